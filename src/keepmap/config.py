@@ -1,0 +1,131 @@
+"""Frozen dataclasses to JSON and back, strict both ways; files with a format number, written atomically.
+
+Knows no particular dataclass: those live beside the code that they configure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from keepmap.errors import InputError, OptionError, OutputError, RunError, nearest
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str) -> Any:  # noqa: A002
+    """A dataclass field with a default and the sentence that the command line shows for it."""
+    return dataclasses.field(default=default, metadata={"help": help})
+
+
+def from_arguments(cls: type[T], arguments: Mapping[str, Any]) -> T:
+    """Build `cls` from a function's `locals()`, taking the names that are fields of `cls`."""
+    names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{name: value for name, value in arguments.items() if name in names})
+
+
+def to_dict(value: Any) -> dict[str, Any]:
+    """A dataclass instance as JSON-ready dictionaries and lists (tuples become lists)."""
+    return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value):
+        return to_dict(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
+
+
+def from_dict(cls: type[T], values: Mapping[str, Any], where: str, error: type[InputError] = OptionError) -> T:
+    """Build the dataclass `cls` from `values`; an unknown name, a missing one or a wrong type raises `error`.
+
+    where: what the values came from, for the message ("options of unet", "run/config.json").
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    for name in values:
+        if name not in fields:
+            raise error(f"{where} has no field {name}.", found=name, expected=nearest(name, fields))
+    arguments = {}
+    for name, field in fields.items():
+        if name in values:
+            arguments[name] = _typed(hints[name], values[name], f"{where}: {name}", error)
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise error(f"{where} lacks the field {name}.", expected=", ".join(fields))
+    return cls(**arguments)
+
+
+def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
+    """`value` as `kind`, a JSON type or a container of such; raises `error` where it does not fit."""
+    origin, inner = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return value
+    if origin in (typing.Union, types.UnionType):
+        for candidate in inner:
+            try:
+                return _typed(candidate, value, where, error)
+            except InputError:
+                continue
+    elif origin is typing.Literal:
+        if value in inner and type(value) in {type(item) for item in inner}:
+            return value
+        raise error(f"{where} cannot be {value!r}.", expected=nearest(str(value), map(str, inner)))
+    elif origin is tuple and isinstance(value, list | tuple):
+        kinds = inner[:1] * len(value) if inner[-1] is Ellipsis else inner
+        if len(kinds) == len(value):
+            return tuple(_typed(k, item, where, error) for k, item in zip(kinds, value, strict=True))
+    elif origin is dict and isinstance(value, dict):
+        return {k: _typed(inner[1], item, f"{where}.{k}", error) for k, item in value.items()}
+    elif dataclasses.is_dataclass(kind) and isinstance(value, dict):
+        return from_dict(typing.cast("type[Any]", kind), value, where, error)
+    elif kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    elif kind is type(None):
+        if value is None:
+            return None
+    elif isinstance(kind, type) and type(value) is kind:
+        return value
+    raise error(f"{where} has the wrong type.", found=repr(value), expected=str(getattr(kind, "__name__", kind)))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` so that `path` holds either the old or the whole new content. Raises OutputError."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written.", found=str(error)) from error
+
+
+def write_json(path: Path, values: Mapping[str, Any], *, format: int) -> None:  # noqa: A002
+    """Write `values` with a leading `format` number, atomically."""
+    write_text(path, json.dumps({"format": format, **_plain(dict(values))}, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path, *, format: int) -> dict[str, Any]:  # noqa: A002
+    """Read what `write_json` wrote, without the number. Raises RunError if it is broken or of another format."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read.", found=str(error), expected="a file written by keepmap") from error
+    found = values.pop("format", None) if isinstance(values, dict) else None
+    if found != format:
+        raise RunError(
+            f"{path} is of another format.", found=f"format {found}", expected=f"format {format}",
+            do="use the version of keepmap that wrote it",
+        )
+    return typing.cast("dict[str, Any]", values)

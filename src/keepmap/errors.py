@@ -1,0 +1,91 @@
+"""The exception tree, and the one form in which every message is written: found, expected, do.
+
+Knows nothing of images, networks or the command line, except the exit code each kind of failure stands for.
+
+    KeepmapError              anything keepmap itself refuses or fails at           exit 1
+    ├── InputError            the arguments or the input are wrong                  exit 2
+    │   ├── OptionError       an unknown or contradictory option, name or value
+    │   ├── DataError         an image, a mask or a folder of them
+    │   ├── RunError          a RUN folder that is none, is broken or belongs to something else
+    │   ├── OutputError       an output that cannot be written or would be overwritten
+    │   └── MissingPackage    an optional package that is not installed
+    ├── TrainingError         training went wrong after it had begun                exit 1
+    └── Interrupted           Ctrl-C or SIGTERM, after the state was saved          exit 130 or 143
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class KeepmapError(Exception):
+    """A failure with a reason: what was found, what was expected, what to do about it.
+
+    summary: one sentence that names the file or the option. The three details may be empty.
+    """
+
+    exit_code = 1
+
+    def __init__(self, summary: str, *, found: str = "", expected: str = "", do: str = "") -> None:
+        super().__init__(summary)
+        self.summary = summary
+        self.found = found
+        self.expected = expected
+        self.do = do
+
+    def __str__(self) -> str:
+        """The summary, then one aligned line for each detail that is not empty."""
+        lines = [self.summary]
+        for label in ("found", "expected", "do"):
+            text = getattr(self, label)
+            if text:
+                lines.append(f"  {label:<9} {text}".replace("\n", "\n" + " " * 12))
+        return "\n".join(lines)
+
+
+class InputError(KeepmapError):
+    """What the user handed over is wrong; nothing was changed."""
+
+    exit_code = 2
+
+
+class OptionError(InputError):
+    """An option, a name or a value that does not exist or contradicts another."""
+
+
+class DataError(InputError):
+    """An image, a mask or a folder of them cannot be used as it is."""
+
+
+class RunError(InputError):
+    """A folder is no RUN, or a RUN that is broken or does not fit what was asked."""
+
+
+class OutputError(InputError):
+    """An output cannot be written, or writing it would destroy something."""
+
+
+class MissingPackage(InputError):
+    """An optional package is needed and not installed."""
+
+
+class TrainingError(KeepmapError):
+    """Training failed after it had begun; the RUN keeps the last good state."""
+
+
+class Interrupted(KeepmapError):
+    """A signal stopped the work after its state was saved. signal: 2 (Ctrl-C) or 15 (SIGTERM)."""
+
+    def __init__(self, summary: str, *, signal: int = 2, do: str = "") -> None:
+        super().__init__(summary, do=do)
+        self.exit_code = 128 + signal
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """A hint that names the valid spelling closest to `name`, or lists them all when none is close."""
+    names = list(valid)
+    close = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]}?"
+    return "one of " + ", ".join(names)

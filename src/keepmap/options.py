@@ -1,0 +1,95 @@
+"""What each public verb can be told: one frozen dataclass per verb, the same for Python and the shell.
+
+Holds names, defaults and their one-line explanations only; what they do is decided where they are used.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Literal
+
+from keepmap.config import option
+from keepmap.errors import OptionError
+
+Weights = Literal["auto", "imagenet", "none"]
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class LabelOptions:
+    """How label values in mask files are read."""
+
+    classes: str | None = option(None, "text file with one class name a line; its length is the number of classes")
+    ignore: str = option("auto", "label value left out of loss and scores; auto: 255 beside ids; none: no value")
+
+
+@dataclass(frozen=True)
+class CheckOptions(LabelOptions):
+    """Options of `keepmap check`."""
+
+
+@dataclass(frozen=True)
+class TrainOptions(LabelOptions):
+    """Options of `keepmap train`. Exactly one of time, steps and epochs decides the length."""
+
+    model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
+    encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`")
+    weights: Weights = option("auto", "where the encoder starts: imagenet, none, or auto (imagenet where it fits)")
+    time: str | None = option(None, "wall-clock time of the whole command, such as 90s, 10m, 2h; default 10m")
+    steps: int | None = option(None, "optimiser steps, instead of a time")
+    epochs: int | None = option(None, "epochs (one crop per training image each), instead of a time")
+    seed: int = option(0, "seed of the split, the weights, the sampling and the augmentation")
+    device: str = option("auto", "auto, cpu, cuda or mps")
+    precision: Precision = option("auto", "auto, float32 or bfloat16")
+    crop: int | None = option(None, "side of the training crops in pixels; default: planned")
+    batch: int | None = option(None, "crops per optimiser step; default: planned")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Options of `keepmap predict`."""
+
+    overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
+    probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
+    memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
+    device: str = option("auto", "auto, cpu, cuda or mps")
+    precision: Precision = option("auto", "auto, float32 or bfloat16")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(LabelOptions):
+    """Options of `keepmap evaluate`."""
+
+    memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
+    device: str = option("auto", "auto, cpu, cuda or mps")
+    precision: Precision = option("auto", "auto, float32 or bfloat16")
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """Options of `keepmap demo`."""
+
+    time: str = option("1m", "wall-clock time of the training")
+    seed: int = option(0, "seed of the drawn images and of the training")
+
+
+_TIME_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE_UNITS = {"": 1.0, "K": 2.0**10, "M": 2.0**20, "G": 2.0**30}
+
+
+def parse_time(text: str, name: str = "--time") -> float:
+    """Seconds of "90", "90s", "10m" or "1.5h". Raises OptionError."""
+    return _parse(text, _TIME_UNITS, name, "a time such as 90s, 10m or 2h")
+
+
+def parse_size(text: str, name: str = "--memory") -> float:
+    """Bytes of "500M" or "2G" (powers of 1024). Raises OptionError."""
+    return _parse(text.removesuffix("B").removesuffix("i").upper(), _SIZE_UNITS, name, "a size such as 500M or 2G")
+
+
+def _parse(text: str, units: dict[str, float], name: str, expected: str) -> float:
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]?)", text.strip())
+    if not match or match[2] not in units or float(match[1]) <= 0:
+        raise OptionError(f"{name} {text} cannot be read.", found=text, expected=expected)
+    return float(match[1]) * units[match[2]]

@@ -1,0 +1,87 @@
+"""The seams of the package: what a source, a sink and a progress display must offer.
+
+Knows arrays and paths only; every implementation lives in a layer further down.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Window = tuple[slice, slice]
+"""Rows and columns in pixels, each `slice(start, stop)` with 0 <= start < stop <= extent."""
+
+
+class ArraySource(Protocol):
+    """An image on disk that is read window by window."""
+
+    @property
+    def path(self) -> Path:
+        """The file, for messages."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W): channels, rows, columns in pixels, after EXIF rotation."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint8, uint16 or float32, as stored."""
+
+    def read(self, window: Window | None = None) -> Array:
+        """The window (C, h, w) in the source's dtype; None reads the whole image. Raises DataError."""
+
+
+class ArraySink(Protocol):
+    """A label image being written; the file appears under its name only when it is whole."""
+
+    def write(self, window: Window, labels: Array) -> None:
+        """Put label values (h, w), unsigned integers, at `window`."""
+
+    def __enter__(self) -> ArraySink: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Finish the file, or after an error leave nothing behind."""
+
+
+class Tracker(Protocol):
+    """One long step under way."""
+
+    def advance(self, done: float = 1, **figures: float | str) -> None:
+        """`done` more units are finished; figures (loss=0.31, ...) are shown beside the bar."""
+
+
+class Progress(Protocol):
+    """Where long steps say how far they are: a bar, plain lines or nothing."""
+
+    def say(self, text: str) -> None:
+        """One line of text for the user."""
+
+    def track(self, name: str, total: float, unit: str) -> AbstractContextManager[Tracker]:
+        """Show a step of `total` units (images, steps, tiles) with its rate and the time left."""
+
+
+class Silent:
+    """A Progress, and its own Tracker, that shows nothing: the default of every Python function."""
+
+    def say(self, text: str) -> None:
+        """Drop the line."""
+
+    def track(self, name: str, total: float, unit: str) -> Silent:
+        """Itself, as a context that shows nothing."""
+        return self
+
+    def advance(self, done: float = 1, **figures: float | str) -> None:
+        """Nothing."""
+
+    def __enter__(self) -> Silent:
+        return self
+
+    def __exit__(self, *error: object) -> None: ...

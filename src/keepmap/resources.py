@@ -1,0 +1,113 @@
+"""What this process may use: threads, memory, devices, bfloat16; and how it is measured.
+
+Knows nothing of networks or images. torch is imported on use, so that the command line starts without it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource as _resource
+import sys
+import time
+from pathlib import Path
+
+from keepmap.errors import OptionError, nearest
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+class Stopwatch:
+    """Wall-clock seconds since it was made, from a clock that never jumps."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since the start."""
+        return time.monotonic() - self._start
+
+
+def thread_count() -> int:
+    """Threads this process may keep busy: the affinity mask, cut by a cgroup's CPU quota; at least 1."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _cgroup_words("cpu.max")
+    if len(quota) == 2 and quota[0] != "max":
+        count = min(count, max(1, int(int(quota[0]) / int(quota[1]))))
+    return max(1, count)
+
+
+def free_memory() -> int:
+    """Bytes that can still be allocated: what the system reports as available, cut by a cgroup's limit."""
+    if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        free = 4 << 30
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        rows = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        free = int(rows["MemAvailable"].split()[0]) * 1024
+    limit, used = _cgroup_words("memory.max"), _cgroup_words("memory.current")
+    if limit and used and limit[0] != "max":
+        free = min(free, int(limit[0]) - int(used[0]))
+    return max(free, 0)
+
+
+def _cgroup_words(name: str) -> list[str]:
+    try:
+        return (_CGROUP / name).read_text().split()
+    except OSError:
+        return []
+
+
+def peak_memory() -> int:
+    """Largest resident size of this process so far, in bytes."""
+    peak = _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def resolve_device(name: str) -> str:
+    """The device that `auto` stands for, or `name` itself. Raises OptionError where it is unknown or absent."""
+    import torch
+
+    if name not in DEVICES:
+        raise OptionError(f"--device {name} does not exist.", found=name, expected=nearest(name, DEVICES))
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if name == "auto":
+        return next(device for device in ("cuda", "mps", "cpu") if present[device])
+    if not present[name]:
+        raise OptionError(
+            f"--device {name} is not available on this machine.",
+            expected=", ".join(device for device, here in present.items() if here),
+        )
+    return name
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware (CPU: avx512_bf16 or amx_bf16, or bf16 on ARM)."""
+    import torch
+
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device != "cpu":
+        return False
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
+    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def resolve_precision(name: str, device: str) -> str:
+    """float32 or bfloat16: `name` itself, or for auto bfloat16 where the device has it."""
+    if name != "auto":
+        return name
+    return "bfloat16" if has_bfloat16(device) else "float32"
+
+
+def use_threads() -> int:
+    """Let torch use every thread this process may keep busy, and say how many."""
+    import torch
+
+    threads = thread_count()
+    torch.set_num_threads(threads)
+    return threads

@@ -5,6 +5,7 @@ Knows no particular dataclass: those live beside the code that they configure.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -25,9 +26,10 @@ def option(default: Any, help: str) -> Any:  # noqa: A002
 
 
 def from_arguments(cls: type[T], arguments: Mapping[str, Any]) -> T:
-    """Build `cls` from a function's `locals()`, taking the names that are fields of `cls`."""
+    """Build `cls` from a function's `locals()`, taking the names that are fields of `cls`. Raises OptionError."""
     names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
-    return cls(**{name: value for name, value in arguments.items() if name in names})
+    values = {name: value for name, value in arguments.items() if name in names}
+    return from_dict(cls, {n: os.fspath(v) if isinstance(v, os.PathLike) else v for n, v in values.items()}, "the call")
 
 
 def to_dict(value: Any) -> dict[str, Any]:
@@ -94,20 +96,22 @@ def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
             return None
     elif isinstance(kind, type) and type(value) is kind:
         return value
-    raise error(f"{where} has the wrong type.", found=repr(value), expected=str(getattr(kind, "__name__", kind)))
+    name = "a list" if origin is tuple else getattr(kind, "__name__", str(kind))
+    raise error(f"{where} has the wrong type.", found=repr(value), expected=name)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write `text` so that `path` holds either the old or the whole new content. Raises OutputError."""
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         raise OutputError(f"{path} cannot be written.", found=str(error)) from error
 
 
@@ -125,7 +129,9 @@ def read_json(path: Path, *, format: int) -> dict[str, Any]:  # noqa: A002
     found = values.pop("format", None) if isinstance(values, dict) else None
     if found != format:
         raise RunError(
-            f"{path} is of another format.", found=f"format {found}", expected=f"format {format}",
+            f"{path} is of another format.",
+            found=f"format {found}",
+            expected=f"format {format}",
             do="use the version of keepmap that wrote it",
         )
     return typing.cast("dict[str, Any]", values)

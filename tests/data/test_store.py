@@ -1,0 +1,81 @@
+"""What is kept and what is read again are equal, the limit holds, and threads do no harm."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from keepmap.data.labels import IGNORE_INDEX
+from keepmap.data.scan import DataReport, scan
+from keepmap.data.store import SampleStore
+from keepmap.errors import DataError
+from keepmap.protocols import Silent
+
+PAIR_BYTES = 8 * 10 * (3 + 2)
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> DataReport:
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for stem in "abcd":
+        image, mask = random.integers(0, 256, (8, 10, 3)), random.choice([0, 1, 255], (8, 10))
+        Image.fromarray(image.astype(np.uint8)).save(tmp_path / "images" / f"{stem}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
+    return scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent())
+
+
+def store_of(report: DataReport, limit: int) -> SampleStore:
+    assert report.labels is not None
+    return SampleStore(report.facts, report.labels, limit)
+
+
+@pytest.mark.parametrize("limit", [0, 2 * PAIR_BYTES, 100 * PAIR_BYTES])
+def test_samples_are_the_files_whatever_is_kept(report: DataReport, limit: int) -> None:
+    store = store_of(report, limit)
+    assert len(store) == 4
+    for index in [0, 1, 2, 3] * 2:
+        image, classes = store.get(index)
+        stored = np.array(Image.open(report.facts[index].image))
+        values = np.array(Image.open(report.facts[index].mask)).astype(int)
+        assert image.dtype == np.uint8
+        assert np.array_equal(image, stored.transpose(2, 0, 1))
+        assert classes.dtype == np.int16
+        assert np.array_equal(classes, np.where(values == 255, IGNORE_INDEX, values))
+    assert store.used_bytes == min(limit, 4 * PAIR_BYTES)
+
+
+def test_what_is_kept_is_not_read_again(report: DataReport) -> None:
+    store = store_of(report, PAIR_BYTES)
+    first, second = store.get(0), store.get(1)
+    assert store.get(0)[0] is first[0]
+    assert store.get(1)[0] is not second[0]
+
+
+def test_threads_share_one_store(report: DataReport) -> None:
+    store = store_of(report, 3 * PAIR_BYTES)
+    with ThreadPoolExecutor(8) as pool:
+        samples = list(pool.map(store.get, [0, 1, 2, 3] * 50))
+    for index, (image, classes) in enumerate(samples):
+        assert np.array_equal(image, samples[index % 4][0])
+        assert np.array_equal(classes, samples[index % 4][1])
+    assert store.used_bytes == 3 * PAIR_BYTES
+
+
+@pytest.mark.parametrize(("folder", "value"), [("images", "image"), ("masks", "mask")])
+def test_a_file_of_another_size_has_changed(report: DataReport, folder: str, value: str) -> None:
+    path: Path = getattr(report.facts[2], value)
+    Image.open(path).resize((5, 5)).save(path)
+    with pytest.raises(DataError, match=rf"{folder}/c\.png has changed since it was checked"):
+        store_of(report, 0).get(2)
+
+
+def test_a_mask_with_a_new_value_is_named(report: DataReport) -> None:
+    Image.fromarray(np.full((8, 10), 9, np.uint8)).save(report.facts[1].mask)
+    with pytest.raises(DataError, match=r"(?s)masks/b\.png contains value 9.*9 \(100 %\)"):
+        store_of(report, 0).get(1)

@@ -1,0 +1,34 @@
+"""`keepmap predict`: masks for images.
+
+Knows the shell's parameters only; `keepmap.predict` does the work.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import keepmap
+from keepmap.cli.parameters import Quiet, takes
+from keepmap.options import PredictOptions
+
+
+@takes(PredictOptions)
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder that train wrote")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="images, and folders of images")],
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="folder for the masks")],
+    quiet: Quiet = False,
+    **options: Any,
+) -> None:
+    """Write a mask for each image, with the training masks' values.
+
+    Each mask has the size of its image. The structure of folders is kept.
+    """
+    from keepmap.cli.progress import make_progress
+
+    progress = make_progress(quiet)
+    written = keepmap.predict(run, inputs, out, **options, progress=progress)
+    progress.say(f"{len(written)} mask{'' if len(written) == 1 else 's'} in {out}")

@@ -1,0 +1,61 @@
+"""The score table holds every number that the scores hold, and n/a where there is none."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from keepmap.cli.tables import score, score_table
+from keepmap.metrics.confusion import ConfusionMatrix, Scores
+
+
+def _scores(truth: list[int], prediction: list[int], names: list[str]) -> Scores:
+    matrix = ConfusionMatrix(len(names))
+    matrix.add(np.array(truth), np.array(prediction))
+    return matrix.scores(names)
+
+
+def _lines(scores: Scores, width: int = 80) -> list[str]:
+    console = Console(width=width, color_system=None, _environ={})
+    with console.capture() as captured:
+        console.print(score_table(scores))
+    return captured.get().splitlines()
+
+
+def test_a_row_per_class_and_the_means() -> None:
+    lines = _lines(_scores([0, 0, 0, 1], [0, 0, 1, 1], ["background", "cell [x]", "dust"]))
+    assert lines[0].split() == ["class", "pixels", "IoU", "Dice", "precision", "recall"]
+    assert lines[2].split() == ["background", "3", "0.6667", "0.8000", "1.0000", "0.6667"]
+    assert lines[3].split() == ["cell", "[x]", "1", "0.5000", "0.6667", "0.5000", "1.0000"]
+    assert lines[4].split() == ["dust", "0", "n/a", "n/a", "n/a", "n/a"]
+    assert lines[-2].split() == ["mean", "0.5833", "0.7333"]
+    assert lines[-1].split() == ["pixel", "accuracy", "0.7500"]
+
+
+def test_all_ignored_is_all_not_available() -> None:
+    assert "".join(_lines(_scores([-1], [0], ["a", "b"]))).count("n/a") == 11
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.lists(
+        st.text(st.characters(codec="ascii", categories=("L", "N", "P")), min_size=1, max_size=90),
+        min_size=2,
+        max_size=4,
+    )
+)
+@example(["x" * 90, "y"])
+def test_long_names_fold_and_nothing_is_cut(names: list[str]) -> None:
+    truth = list(range(len(names)))
+    lines = _lines(_scores(truth, truth, names))
+    assert all(len(line) <= 80 for line in lines)
+    assert "".join(lines).count("1.0000") == 4 * len(names) + 3
+    assert "\u2026" not in "".join(lines)
+
+
+@pytest.mark.parametrize(("value", "text"), [(None, "n/a"), (0.0, "0.0000"), (1.0, "1.0000"), (2 / 3, "0.6667")])
+def test_score(value: float | None, text: str) -> None:
+    assert score(value) == text

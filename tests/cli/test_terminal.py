@@ -1,0 +1,130 @@
+"""Failures are shown whole on a terminal and in a pipe; numbers keep three digits and a unit."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keepmap.cli.terminal import in_bytes, in_thousands, in_time, make_console, show, show_failure
+from keepmap.errors import DataError
+
+LONG = "images/" + "long_name_" * 12 + "[bold]x[/y].png"
+FAILURE = DataError(f"{LONG} is empty.", found="0 bytes :smile:", expected="an image\nor none", do="delete [it]")
+
+
+class FakeTerminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _pretend_a_terminal(monkeypatch: pytest.MonkeyPatch) -> FakeTerminal:
+    stream = FakeTerminal()
+    monkeypatch.setattr(sys, "stdout", stream)
+    monkeypatch.setattr(sys, "stderr", stream)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    return stream
+
+
+def test_failure_in_a_pipe_is_plain_and_never_wrapped(capsys: pytest.CaptureFixture[str]) -> None:
+    show_failure(FAILURE, "DataError")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err == f"DataError: {FAILURE}\n"
+
+
+def test_failure_on_a_terminal_is_styled_wrapped_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = _pretend_a_terminal(monkeypatch)
+    show_failure(FAILURE, "DataError")
+    text = terminal.getvalue()
+    assert "\x1b[1;31mDataError: \x1b[0m" in text
+    plain = text.replace("\x1b[1;31m", "").replace("\x1b[2m", "").replace("\x1b[0m", "")
+    assert all(len(line) <= 80 for line in plain.splitlines())
+    assert LONG in plain.replace("\n", "")
+    lines = [line.rstrip() for line in plain.splitlines()]
+    assert lines[-4:] == [
+        "  found     0 bytes :smile:",
+        "  expected  an image",
+        "            or none",
+        "  do        delete [it]",
+    ]
+
+
+def test_text_is_wrapped_on_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "word " * 40
+    show(words)
+    assert capsys.readouterr().out == words + "\n"
+    terminal = _pretend_a_terminal(monkeypatch)
+    show(words)
+    assert len(terminal.getvalue().splitlines()) == 3
+    assert max(map(len, terminal.getvalue().splitlines())) <= 80
+
+
+def test_brackets_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    show("[red]a[/red] [/] [x] :smile: http://x.y")
+    assert capsys.readouterr().out == "[red]a[/red] [/] [x] :smile: http://x.y\n"
+
+
+def test_width_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert make_console().width == 100
+    monkeypatch.setenv("COLUMNS", "60")
+    assert make_console().width == 60
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (999, "999 B"),
+        (1000, "0.98 KiB"),
+        (1024, "1 KiB"),
+        (1536, "1.50 KiB"),
+        (45_252_608, "43.2 MiB"),
+        (2**31, "2 GiB"),
+        (5 * 2**40, "5120 GiB"),
+    ],
+)
+def test_bytes(count: int, text: str) -> None:
+    assert in_bytes(count) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0"),
+        (0.0034, "0.0034"),
+        (0.75, "0.75"),
+        (9.999, "10.0"),
+        (812, "812"),
+        (999.9, "1.00 k"),
+        (9412, "9.41 k"),
+        (31_037_698, "31.0 M"),
+        (4.2e12, "4.20 T"),
+    ],
+)
+def test_thousands(count: float, text: str) -> None:
+    assert in_thousands(count) == text
+
+
+@settings(deadline=None, max_examples=80)
+@given(st.floats(0.2, 9e14))
+def test_a_readable_number_is_right_to_one_percent(count: float) -> None:
+    number, _, unit = in_thousands(count).partition(" ")
+    assert float(number) * 1000 ** ["", "k", "M", "G", "T"].index(unit) == pytest.approx(count, rel=0.03)
+    assert len(number) <= 4
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (247, "4:07"), (3750, "1:02:30")])
+def test_time(seconds: float, text: str) -> None:
+    assert in_time(seconds) == text

@@ -1,0 +1,81 @@
+"""What a data set looks like in figures: sizes, intensities, class shares, which way is up.
+
+Reads no file: it is computed from the facts that the scan of the data set collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from keepmap.data.labels import LabelSet
+from keepmap.data.scan import FileFacts
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Figures of a data set. Lengths in pixels, intensities in raw values, shares from 0 to 1.
+
+    class_shares: share of the labelled pixels, by class. row_offsets: mean row of a class relative to the
+    middle, from -0.5 (top) to 0.5 (bottom). brighter: share of the images in which what is not the first
+    class is brighter than the first class.
+    """
+
+    images: int
+    channels: int
+    dtype: str
+    median_height: int
+    median_width: int
+    smallest_side: int
+    largest_side: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    class_shares: tuple[float, ...]
+    row_offsets: tuple[float, ...]
+    brighter: float
+
+
+def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
+    """The figures of the images behind `facts`, at least one."""
+    heights, widths = [f.height for f in facts], [f.width for f in facts]
+    pixels = sum(h * w for h, w in zip(heights, widths, strict=True))
+    mean = np.sum([f.sums for f in facts], axis=0) / pixels
+    variance = np.sum([f.squares for f in facts], axis=0) / pixels - mean**2
+    counts = np.array([sum(f.counts.get(value, 0) for f in facts) for value in labels.values], float)
+    return Fingerprint(
+        images=len(facts),
+        channels=facts[0].channels,
+        dtype=facts[0].dtype,
+        median_height=int(np.median(heights)),
+        median_width=int(np.median(widths)),
+        smallest_side=min(heights + widths),
+        largest_side=max(heights + widths),
+        mean=tuple(float(m) for m in mean),
+        deviation=tuple(float(np.sqrt(max(v, 0.0))) for v in variance),
+        class_shares=tuple(float(s) for s in counts / max(counts.sum(), 1.0)),
+        row_offsets=tuple(_row_offset(facts, value) for value in labels.values),
+        brighter=_share_brighter(facts, labels),
+    )
+
+
+def _row_offset(facts: Sequence[FileFacts], value: int) -> float:
+    """Mean row of the pixels of `value` over all images, in image heights from the middle; 0 where it is absent."""
+    pixels = sum(f.counts.get(value, 0) for f in facts)
+    if not pixels:
+        return 0.0
+    return sum(f.counts.get(value, 0) * f.row_centres.get(value, 0.0) for f in facts) / pixels - 0.5
+
+
+def _share_brighter(facts: Sequence[FileFacts], labels: LabelSet) -> float:
+    votes = []
+    for f in facts:
+        others = {v: n for v, n in f.counts.items() if v in labels.values[1:] and n}
+        if others and f.counts.get(labels.values[0]):
+            votes.append(_weighted(f.brightness, others) > f.brightness[labels.values[0]])
+    return float(np.mean(votes)) if votes else 1.0
+
+
+def _weighted(values: Mapping[int, float], weights: Mapping[int, int]) -> float:
+    return sum(values[v] * n for v, n in weights.items()) / sum(weights.values())

@@ -1,0 +1,224 @@
+"""Chooses: which network and why, then crop, batch and number of steps that fill the time.
+
+Pure: the machine speaks through `Situation` and the measured cost of a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from keepmap.errors import OptionError
+from keepmap.options import TrainOptions
+from keepmap.planning.fingerprint import Fingerprint
+from keepmap.planning.plan import Measure, Plan
+
+_FEWEST_STEPS = 120
+_WARM_UP = 30
+_STEP_OVER_FORWARD = 3
+"""A step computes about three forward passes: one forward, two backward."""
+_VALIDATION_SHARE = 0.06
+_MOST_VALIDATIONS = 10
+_UPRIGHT = 0.1
+_SMALLEST_CROP = 64
+
+
+@dataclass(frozen=True)
+class Situation:
+    """What the planner is told about the machine. device, precision: resolved, never auto.
+
+    pretrained: encoder whose ImageNet weights are installed, or None; install: the shell line that installs them.
+    memory: bytes that training may use. validation_pixels: pixels of all held-out images.
+    """
+
+    device: str
+    precision: str
+    memory: int
+    validation_pixels: int
+    pretrained: str | None
+    install: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A network by name with its options, where its weights start, how its input is normalised, and why."""
+
+    network: str
+    options: dict[str, Any]
+    pretrained: bool
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+    because: str
+
+
+def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
+    """The network that the options name, or for auto the best that the data and the installed weights allow."""
+    data = (figures.mean, tuple(max(d, 1e-6) for d in figures.deviation))
+    rgb = figures.channels == 3 and figures.dtype == "uint8"
+    fits = rgb and here.pretrained is not None and wanted.weights != "none"
+    encoder = wanted.encoder
+    if wanted.model not in ("auto", "encoder_unet", "fcn"):
+        if encoder != "auto" or wanted.weights == "imagenet":
+            raise OptionError(
+                f"--model {wanted.model} has no encoder.",
+                found=f"--encoder {encoder}, --weights {wanted.weights}",
+                expected="--model encoder_unet or --model fcn",
+            )
+        return Choice(wanted.model, _widths(wanted.model, here), False, *data, f"--model {wanted.model}")
+    name = "encoder_unet" if wanted.model == "auto" else wanted.model
+    if encoder == "auto":
+        encoder, because = _choose_encoder(figures, wanted, here, fits)
+    else:
+        because = f"--encoder {encoder}"
+    pretrained = fits and encoder == here.pretrained
+    if wanted.weights == "imagenet" and not pretrained:
+        raise OptionError(
+            "--weights imagenet cannot be had here.",
+            found=f"{encoder}, {figures.channels} channels of {figures.dtype}; installed weights: {here.pretrained}",
+            expected="8-bit RGB images and an encoder whose weights are installed",
+            do=here.install,
+        )
+    return Choice(name, {"encoder": encoder}, pretrained, *data, because)
+
+
+def _choose_encoder(figures: Fingerprint, wanted: TrainOptions, here: Situation, fits: bool) -> tuple[str, str]:
+    if fits and here.pretrained is not None:
+        return here.pretrained, "8-bit RGB images, and its ImageNet weights are installed"
+    if wanted.weights == "none":
+        return "resnet18", "--weights none: the best network here that starts from scratch"
+    if figures.channels != 3 or figures.dtype != "uint8":
+        return "resnet18", (
+            f"images of {figures.channels} channels of {figures.dtype}: ImageNet weights are for 8-bit RGB, "
+            "so it starts from scratch"
+        )
+    return (
+        "resnet18",
+        f"no ImageNet weights are installed, so it starts from scratch; for the better one: {here.install}",
+    )
+
+
+def _widths(network: str, here: Situation) -> dict[str, Any]:
+    """Channel widths of a network without an encoder: half of the classic ones where there is no GPU."""
+    return {"widths": (32, 64, 128, 256, 512)} if network == "unet" and here.device == "cpu" else {}
+
+
+def make_plan(
+    choice: Choice,
+    figures: Fingerprint,
+    wanted: TrainOptions,
+    here: Situation,
+    *,
+    seconds_left: Callable[[], float],
+    measure: Measure,
+) -> Plan:
+    """The plan that fills the seconds left of --time, or the steps or epochs that were asked for."""
+    timed = wanted.steps is None and wanted.epochs is None
+    crop, crop_because = _crop(figures, wanted)
+    batch, batch_because = (8, "steady gradients") if wanted.batch is None else (wanted.batch, "--batch")
+    cost = measure(crop, batch)
+    while wanted.batch is None and batch > 2:
+        if cost.bytes > here.memory:
+            reason = "more than the free memory"
+        elif timed and seconds_left() / cost.seconds < _FEWEST_STEPS:
+            reason = f"fewer than {_FEWEST_STEPS} steps in the time"
+        else:
+            break
+        batch_because = f"{batch} take {cost.bytes / 2**30:.1f} GB and {cost.seconds:.2f} s a step: {reason}"
+        batch //= 2
+        cost = measure(crop, batch)
+    draft = _fixed(choice, figures, wanted, here)
+    draft = replace(draft, crop=crop, batch=batch, step_seconds=cost.seconds)
+    lengths = _lengths(draft, figures, wanted, here.validation_pixels, seconds_left() if timed else None)
+    because = {
+        **draft.because,
+        **lengths.because,
+        "crop": crop_because,
+        "batch": batch_because,
+        "step_seconds": f"median of measured steps at crop {crop}, batch {batch}",
+    }
+    return replace(lengths, because=because)
+
+
+def _crop(figures: Fingerprint, wanted: TrainOptions) -> tuple[int, str]:
+    if wanted.crop is not None:
+        return wanted.crop, "--crop"
+    side = min(figures.median_height, figures.median_width)
+    crop = min(256, max(_SMALLEST_CROP, 32 * math.ceil(side / 32)))
+    return crop, f"the median image is {figures.median_height}x{figures.median_width}; 256 is enough context"
+
+
+def _lengths(
+    draft: Plan, figures: Fingerprint, wanted: TrainOptions, validation_pixels: int, seconds: float | None
+) -> Plan:
+    """`draft` with steps, warm-up and validation interval. seconds: for the training, None where steps are fixed."""
+    cost = draft.step_seconds
+    validation = validation_pixels * cost / (_STEP_OVER_FORWARD * draft.batch * draft.crop**2)
+    if wanted.steps is not None:
+        steps, because = wanted.steps, "--steps"
+    elif wanted.epochs is not None:
+        steps = math.ceil(wanted.epochs * figures.images / draft.batch)
+        because = f"--epochs {wanted.epochs}, {figures.images} images each"
+    else:
+        left = seconds or 0.0
+        count = _validations(left, validation)
+        steps = max(1, int((left - (count + 1) * validation) / cost))
+        because = f"{left:.0f} s left at {cost:.3f} s a step, {count} validations of about {validation:.1f} s"
+    count = _validations(steps * cost, validation)
+    reasons = {
+        "steps": because,
+        "seconds": "no limit" if seconds is None else "what --time leaves after reading and measuring",
+        "validate_every": f"{count} times: at most {_VALIDATION_SHARE:.0%} of the training time",
+        "warm_up": f"{_WARM_UP} steps, or a tenth of a short training",
+    }
+    return replace(
+        draft,
+        steps=steps,
+        seconds=seconds,
+        validate_every=max(1, math.ceil(steps / count)),
+        warm_up=min(_WARM_UP, max(1, steps // 10)),
+        because=reasons,
+    )
+
+
+def _validations(seconds: float, each: float) -> int:
+    return max(1, min(_MOST_VALIDATIONS, int(_VALIDATION_SHARE * seconds / max(each, 1e-3))))
+
+
+def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Plan:
+    """What does not depend on a measured step; the lengths are filled in afterwards."""
+    furthest = max(
+        (abs(offset) for offset, share in zip(figures.row_offsets, figures.class_shares, strict=True) if share >= 0.01),
+        default=0.0,
+    )
+    upright = furthest > _UPRIGHT
+    mixed = figures.dtype == "uint8" and 0.05 <= figures.brighter <= 0.95
+    source = (
+        "what the ImageNet weights were trained with"
+        if choice.pretrained
+        else "mean and deviation of the training images"
+    )
+    return Plan(
+        network=choice.network, options=choice.options, pretrained=choice.pretrained,
+        mean=choice.mean, deviation=choice.deviation, device=here.device, precision=here.precision,
+        crop=0, batch=0, step_seconds=0.0, steps=0, seconds=None, validate_every=0, warm_up=0,
+        learning_rate=2e-3, weight_decay=1e-2, scale=(0.6, 1.7), upright=upright, invert=0.15 if mixed else 0.0,
+        value_range=(0.0, 255.0 if figures.dtype == "uint8" else 65535.0), seed=wanted.seed,
+        because={
+            "network": choice.because,
+            "options": choice.because,
+            "pretrained": choice.because,
+            "mean": source,
+            "deviation": source,
+            "device": f"--device {wanted.device}",
+            "precision": "the device multiplies bfloat16 in hardware" if here.precision == "bfloat16" else "float32",
+            "learning_rate": "AdamW with cosine decay",
+            "weight_decay": "AdamW",
+            "scale": "objects vary in size and distance",
+            "upright": f"the mean row of a class is up to {furthest:.2f} image heights from the middle",
+            "invert": f"the first class is darker than the others in {figures.brighter:.0%} of the images",
+            "value_range": f"{figures.dtype} images",
+            "seed": "--seed",
+        },
+    )  # fmt: skip

@@ -1,0 +1,179 @@
+"""The RUN folder: what a training leaves behind, file by file, each written whole or not at all.
+
+Knows names and formats, not how a training proceeds. Loading one takes its path and nothing else.
+
+    config.json            network by name with its options, labels, what images look like
+    model.safetensors      the weights that were best on the held-out images
+    plan.json              every number of the training with its reason
+    split.json             the folders, the options, the names of training and held-out images
+    metrics.jsonl          one line per report of the loss and per validation
+    checkpoints/last.safetensors    weights, optimiser and, in its header, the position: where --resume goes on
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from keepmap.config import from_dict, read_json, to_dict, write_json
+from keepmap.data.labels import LabelSet
+from keepmap.errors import OutputError, RunError
+from keepmap.networks.catalogue import build_network
+from keepmap.networks.network import Network
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What config.json holds. channels and dtype: of the images that the network was trained on."""
+
+    network: str
+    options: dict[str, Any]
+    channels: int
+    dtype: str
+    labels: LabelSet
+    version: str
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A RUN on disk."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        """Network, labels, images."""
+        return self.path / "config.json"
+
+    @property
+    def model_file(self) -> Path:
+        """The best weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def plan_file(self) -> Path:
+        """The plan with its reasons."""
+        return self.path / "plan.json"
+
+    @property
+    def split_file(self) -> Path:
+        """Folders, options and names of both parts."""
+        return self.path / "split.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        """One JSON object a line."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def last_file(self) -> Path:
+        """The state that --resume continues."""
+        return self.path / "checkpoints" / "last.safetensors"
+
+    def check_free(self) -> None:
+        """Raise OutputError unless a new RUN can be made here: absent or empty, and writable."""
+        if self.config_file.exists():
+            raise OutputError(f"{self.path} holds a RUN already.", do="choose another -o, or continue it with --resume")
+        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            raise OutputError(f"{self.path} exists and is no empty folder.", do="choose another -o")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be written.", found=str(error), do="choose another -o") from error
+
+    def discard_if_empty(self) -> None:
+        """Take back the folder that `check_free` made when nothing came of it."""
+        if self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    def write_config(self, config: RunConfig) -> None:
+        """Save config.json."""
+        write_json(self.config_file, to_dict(config), format=FORMAT)
+
+    def read_config(self) -> RunConfig:
+        """Load config.json. Raises RunError where the folder is no RUN."""
+        if not self.path.is_dir() or not self.config_file.is_file():
+            raise RunError(
+                f"{self.path} is no RUN.",
+                found="no such folder" if not self.path.is_dir() else "no config.json in it",
+                expected="a folder that keepmap train wrote",
+            )
+        return from_dict(RunConfig, read_json(self.config_file, format=FORMAT), str(self.config_file), RunError)
+
+    def append_metrics(self, **figures: float | int | str | None) -> None:
+        """Add one line to metrics.jsonl."""
+        with self.metrics_file.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(figures) + "\n")
+
+    def load_network(self) -> tuple[Network, RunConfig]:
+        """The network with its best weights, in eval mode on the CPU. Raises RunError."""
+        config = self.read_config()
+        network = build_network(
+            config.network, channels=config.channels, classes=config.labels.count, options=config.options
+        )
+        if not self.model_file.exists():
+            raise RunError(
+                f"{self.path} has no model yet.",
+                found="no model.safetensors",
+                do=f"keepmap train -o {self.path} --resume",
+            )
+        tensors, _ = read_tensors(self.model_file)
+        check_names(tensors, network.state_dict(), self.model_file)
+        network.load_state_dict(tensors)
+        return network.eval(), config
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> None:
+    """Write tensors and a JSON header so that `path` holds the old or the whole new file. Raises OutputError."""
+    partial = path.with_name(f".{path.name}.partial")
+    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    try:
+        path.parent.mkdir(exist_ok=True)
+        save_file(plain, partial, metadata={"format": "pt", "keepmap": json.dumps(header)})
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, SafetensorError) as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(
+            f"{path} cannot be written; the file of before is intact.", found=str(error), do="free some space"
+        ) from error
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the JSON header of a file that `write_tensors` wrote. Raises RunError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {}).get("keepmap", "{}"))
+            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+    except (OSError, ValueError, SafetensorError) as error:
+        raise RunError(
+            f"{path} cannot be read.", found=str(error), expected="a safetensors file written by keepmap"
+        ) from error
+
+
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Raise RunError unless both hold the same names and shapes; names the first five that differ."""
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    reshaped = [n for n in expected if n in found and found[n].shape != expected[n].shape]
+    if missing or unknown or reshaped:
+        kinds = (("missing", missing), ("not of this network", unknown), ("of another shape", reshaped))
+        raise RunError(
+            f"{path} holds the weights of another network.",
+            found="; ".join(f"{len(names)} {kind}: {', '.join(names[:5])}" for kind, names in kinds if names),
+            expected="the weights of the network in config.json",
+        )

@@ -1,0 +1,57 @@
+"""Training batches, drawn ahead of the optimiser by one thread.
+
+Batch number `step` depends on the seed and the step alone; how far the thread is ahead changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keepmap.data.augment import Augmentation, training_crop
+from keepmap.data.sampling import Sampler
+from keepmap.data.store import SampleStore
+
+_AHEAD = 2
+
+
+@dataclass(frozen=True)
+class Batches:
+    """x (N, C, crop, crop) float32 raw values and y (N, crop, crop) int64 of any step.
+
+    store: the decoded training images; crop: side in pixels.
+    """
+
+    store: SampleStore
+    sampler: Sampler
+    crop: int
+    how: Augmentation
+
+    def draw(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of `step`."""
+        xs, ys = [], []
+        for i in range(self.sampler.batch):
+            image, classes = self.store.get(self.sampler.image(step, i))
+            x, y = training_crop(image, classes, self.crop, self.how, self.sampler.generator(step, i))
+            xs.append(x)
+            ys.append(y)
+        return torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys)).long()
+
+    def stream(self, first: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(step, x, y) for every step from `first` up to `stop`, the next ones drawn while one is in use."""
+        with ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches") as pool:
+            ahead: list[Future[tuple[Tensor, Tensor]]] = []
+            try:
+                for step in range(first, stop):
+                    while len(ahead) <= _AHEAD and step + len(ahead) < stop:
+                        ahead.append(pool.submit(self.draw, step + len(ahead)))
+                    x, y = ahead.pop(0).result()
+                    yield step, x, y
+            finally:
+                for future in ahead:
+                    future.cancel()

@@ -1,0 +1,81 @@
+"""One optimiser step under Lightning Fabric: device, precision, memory layout, learning rate.
+
+Knows no data set and no RUN: the loop, the measuring of a step and the benchmarks all take their steps here.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision import MixedPrecision
+from torch import Tensor, nn
+
+from keepmap.planning.plan import Plan
+from keepmap.training.loss import cross_entropy_dice
+
+_BETAS = (0.9, 0.999)
+
+
+class Engine:
+    """A network and its AdamW optimiser, ready to step.
+
+    network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place, in channels_last memory.
+    precision: "float32" or "bfloat16" (autocast, float32 weights).
+    """
+
+    def __init__(self, network: nn.Module, *, device: str, precision: str, weight_decay: float) -> None:
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if precision == "bfloat16" else []
+        self.fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
+        decayed = [p for p in network.parameters() if p.ndim > 1]
+        plain = [p for p in network.parameters() if p.ndim <= 1]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=True)
+        self._model, self._stepper = self.fabric.setup(self.network, self.optimiser)
+
+    def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
+        """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
+
+        A loss that is no number changes no weight.
+        """
+        self._model.train()
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate
+        x = self.fabric.to_device(x).contiguous(memory_format=torch.channels_last)
+        loss = cross_entropy_dice(self._model(x), self.fabric.to_device(y))
+        value = float(loss.detach())
+        if math.isfinite(value):
+            self.optimiser.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            self._stepper.step()
+        return value
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, buffers and optimiser moments under flat names, on the CPU."""
+        tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
+        for name, parameter in self.network.named_parameters():
+            for key, tensor in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser/{key}/{name}"] = tensor
+        return {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
+
+    def restore(self, tensors: dict[str, Tensor]) -> None:
+        """Take over what `state` returned; the weights must match the network exactly."""
+        self.network.load_state_dict(_below("network/", tensors))
+        parameters = dict(self.network.named_parameters())
+        for key, tensor in _below("optimiser/", tensors).items():
+            moment, name = key.split("/", 1)
+            like = tensor if moment == "step" else parameters[name]
+            self.optimiser.state[parameters[name]][moment] = torch.empty_like(like).copy_(tensor)
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def learning_rate(step: int, plan: Plan) -> float:
+    """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov 2017, without restarts)."""
+    rising = min(1.0, (step + 1) / plan.warm_up)
+    return plan.learning_rate * rising * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))

@@ -1,0 +1,34 @@
+"""Cross-entropy plus Dice over the labelled pixels of a batch.
+
+Knows logits and class indices only; negative indices are ignored, and a batch of nothing else costs zero.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_SMOOTH = 1.0
+
+
+def cross_entropy_dice(logits: Tensor, classes: Tensor) -> Tensor:
+    """Mean cross-entropy plus one minus the mean Dice of the classes in the batch, a float32 scalar.
+
+    logits (N, K, *S), any floating type, computed in float32; classes (N, *S) int64, 0..K-1, negative = ignored.
+    Dice is taken over the whole batch, 2 sum(p t) + 1 over sum(p) + sum(t) + 1, softmax p, as in V-Net
+    (Milletari 2016) without the squares.
+    """
+    log_p = F.log_softmax(logits.float(), dim=1)
+    valid = classes >= 0
+    count = valid.sum().clamp(min=1)
+    targets = classes.clamp(min=0).unsqueeze(1)
+    weight = valid.unsqueeze(1).to(log_p.dtype)
+    entropy = -(log_p.gather(1, targets) * weight).sum() / count
+    p = log_p.exp() * weight
+    truth = torch.zeros_like(p).scatter_(1, targets, weight)
+    axes = (0, *range(2, p.ndim))
+    seen = truth.sum(axes)
+    dice = (2 * (p * truth).sum(axes) + _SMOOTH) / (p.sum(axes) + seen + _SMOOTH)
+    present = (seen > 0).to(dice.dtype)
+    return entropy + ((1 - dice) * present).sum() / present.sum().clamp(min=1)

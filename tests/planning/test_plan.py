@@ -1,0 +1,36 @@
+"""plan.json holds the plan with its reasons, and only that."""
+
+import json
+
+import pytest
+
+from keepmap.errors import RunError
+from keepmap.planning.plan import Plan, plan_from_rows
+
+PLAN = Plan(
+    network="unet", options={"widths": (4, 8)}, pretrained=False, mean=(1.0,), deviation=(2.0,), device="cpu",
+    precision="float32", crop=64, batch=2, step_seconds=0.1, steps=5, seconds=None, validate_every=2,
+    learning_rate=1e-3, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0,
+    value_range=(0.0, 255.0), seed=3, because={},
+)  # fmt: skip
+
+
+def reasoned() -> Plan:
+    names = [name for name in Plan.__dataclass_fields__ if name != "because"]
+    return Plan(**{name: getattr(PLAN, name) for name in names}, because=dict.fromkeys(names, "a reason"))
+
+
+def test_a_plan_survives_json() -> None:
+    rows = json.loads(json.dumps(reasoned().rows()))
+    loaded = plan_from_rows(rows, "plan.json")
+    assert loaded.options == {"widths": [4, 8]}
+    assert loaded == Plan(**{**vars(reasoned()), "options": {"widths": [4, 8]}})
+
+
+def test_a_broken_plan_is_named() -> None:
+    with pytest.raises(RunError, match=r"run/plan.json is no plan"):
+        plan_from_rows({"steps": 3}, "run/plan.json")
+    rows = reasoned().rows()
+    rows["stepz"] = rows.pop("steps")
+    with pytest.raises(RunError, match="did you mean steps"):
+        plan_from_rows(rows, "run/plan.json")

@@ -1,0 +1,112 @@
+"""The engine: a step against plain torch, exact state round trips, a loss that is no number changes nothing."""
+
+import copy
+import itertools
+from dataclasses import dataclass
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from keepmap.networks.catalogue import build_network
+from keepmap.networks.network import Network
+from keepmap.planning.plan import Plan
+from keepmap.training.engine import Engine, learning_rate
+from keepmap.training.loss import cross_entropy_dice
+
+
+def small_network() -> Network:
+    torch.manual_seed(0)
+    return build_network("unet", channels=1, classes=3, options={"widths": [4, 8]})
+
+
+def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(2, 1, 16, 16, generator=generator), torch.randint(0, 3, (2, 16, 16), generator=generator)
+
+
+def test_a_float32_step_equals_plain_adamw() -> None:
+    network = small_network()
+    plain = copy.deepcopy(network).to(memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(plain.parameters(), lr=1e-3, weight_decay=0.0)
+    engine = Engine(network, device="cpu", precision="float32", weight_decay=0.0)
+    for seed in range(3):
+        x, y = batch(seed)
+        loss = cross_entropy_dice(plain(x.contiguous(memory_format=torch.channels_last)), y)
+        assert engine.step(x, y, 1e-3) == pytest.approx(loss.item(), rel=1e-6)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    for mine, theirs in zip(network.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_norms_and_biases_do_not_decay() -> None:
+    engine = Engine(small_network(), device="cpu", precision="float32", weight_decay=0.5)
+    decayed, plain = engine.optimiser.param_groups
+    assert (decayed["weight_decay"], plain["weight_decay"]) == (0.5, 0.0)
+    assert {p.ndim for p in decayed["params"]} == {4}
+    assert {p.ndim for p in plain["params"]} == {1}
+
+
+def test_state_goes_on_bit_for_bit() -> None:
+    whole = Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2)
+    first = Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2)
+    for seed in range(2):
+        whole.step(*batch(seed), 1e-2)
+        first.step(*batch(seed), 1e-2)
+    second = Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2)
+    second.restore(first.state())
+    for seed in range(2, 5):
+        assert whole.step(*batch(seed), 1e-2) == second.step(*batch(seed), 1e-2)
+    for name, tensor in whole.state().items():
+        assert torch.equal(tensor, second.state()[name]), name
+
+
+def test_a_loss_that_is_no_number_changes_no_weight() -> None:
+    engine = Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2)
+    before = {name: p.detach().clone() for name, p in engine.network.named_parameters()}
+    x, y = batch()
+    x[0, 0, 0, 0] = float("nan")
+    assert not torch.isfinite(torch.tensor(engine.step(x, y, 1e-2)))
+    for name, parameter in engine.network.named_parameters():
+        assert torch.equal(parameter, before[name]), name
+
+
+class Spy(nn.Module):
+    """Remembers the dtype that its convolution computes in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Conv2d(1, 3, 3, padding=1)
+        self.seen: torch.dtype | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x)
+        self.seen = y.dtype
+        return y
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_network_computes_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    spy = Spy()
+    Engine(spy, device="cpu", precision=precision, weight_decay=0.0).step(*batch(), 1e-3)
+    assert spy.seen == dtype
+    assert spy.layer.weight.dtype == torch.float32
+
+
+@dataclass(frozen=True)
+class Length:
+    steps: int = 100
+    warm_up: int = 10
+    learning_rate: float = 2e-3
+
+
+def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
+    plan: Plan = Length()  # type: ignore[assignment]
+    rates = [learning_rate(step, plan) for step in range(100)]
+    assert rates[0] == pytest.approx(2e-4)
+    assert max(rates) == pytest.approx(2e-3, rel=0.05)
+    assert rates.index(max(rates)) in (9, 10)
+    assert all(a > b for a, b in itertools.pairwise(rates[10:]))
+    assert rates[-1] < 1e-5

@@ -1,0 +1,162 @@
+"""A training from folders to RUN, interrupted and continued: the same weights as one that was never interrupted."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from keepmap.errors import DataError, OptionError, RunError
+from keepmap.options import TrainOptions
+from keepmap.protocols import Silent
+from keepmap.runs import RunFolder, read_tensors
+from keepmap.training import loop
+from keepmap.training.engine import Engine
+from keepmap.training.session import begin, go_on
+
+OPTIONS = TrainOptions(model="unet", steps=6, crop=64, batch=2, precision="float32", device="cpu")
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    images.mkdir()
+    masks.mkdir()
+    random = np.random.default_rng(0)
+    for name in "abcdef":
+        rows, columns = np.mgrid[:70, :90]
+        disc = (rows - random.integers(20, 50)) ** 2 + (columns - random.integers(20, 70)) ** 2 < 200
+        noise = random.integers(0, 40, (70, 90))
+        Image.fromarray((disc * 150 + noise).astype(np.uint8)).save(images / f"{name}.png")
+        Image.fromarray((disc * 255).astype(np.uint8)).save(masks / f"{name}.png")
+    return images, masks
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
+    """Send Ctrl-C to this process during step number `steps` of every session."""
+    real, count = Engine.step, 0
+
+    def step(self: Engine, *arguments: object) -> float:
+        nonlocal count
+        count += 1
+        if count == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: loop_cost())
+    monkeypatch.setattr(loop.Engine, "step", step)
+
+
+def loop_cost() -> object:
+    from keepmap.planning.plan import Cost
+
+    return Cost(0.01, 1)
+
+
+def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    plan, position = begin(*folders, run, OPTIONS, Silent())
+    assert (plan.steps, position.step, position.signal) == (6, 6, 0)
+    assert {p.name for p in run.path.iterdir()} == {
+        "config.json", "model.safetensors", "plan.json", "split.json", "metrics.jsonl", "checkpoints",
+    }  # fmt: skip
+    split = json.loads(run.split_file.read_text())
+    assert (len(split["train"]), len(split["validation"])) == (5, 1)
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert any("validation_mean_iou" in line for line in lines)
+    rows = json.loads(run.plan_file.read_text())
+    assert rows["crop"] == {"value": 64, "because": "--crop"}
+    network, config = run.load_network()
+    assert config.labels.values == (0, 255)
+    assert network.mean.item() > 1
+
+
+@pytest.mark.parametrize("stops", [(1,), (3,), (2, 2)])
+def test_interrupted_and_continued_equals_uninterrupted(
+    stops: tuple[int, ...], folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
+    begin(*folders, whole, OPTIONS, Silent())
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, stops[0])
+        _, position = begin(*folders, parts, OPTIONS, Silent())
+        assert (position.step, position.signal) == (stops[0], signal.SIGINT)
+        for stop in stops[1:]:
+            interrupt_after(patch, stop)
+            _, position = go_on(parts, Silent())
+            assert position.signal == signal.SIGINT
+    _, position = go_on(parts, Silent())
+    assert position.step == 6
+    expected, found = read_tensors(whole.last_file)[0], read_tensors(parts.last_file)[0]
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, found[name]), name
+
+
+def test_an_interrupted_run_predicts(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    interrupt_after(monkeypatch, 1)
+    begin(*folders, run, OPTIONS, Silent())
+    network, _ = run.load_network()
+    assert torch.isfinite(network(torch.rand(1, 1, 20, 20))).all()
+
+
+def test_bad_data_leaves_no_run(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    (folders[1] / "c.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"c\.png"):
+        begin(*folders, RunFolder(tmp_path / "run"), OPTIONS, Silent())
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (TrainOptions(time="5m", steps=3), "one length"),
+        (TrainOptions(steps=0), "too small"),
+        (TrainOptions(time="soon"), "cannot be read"),
+        (TrainOptions(model="unett", steps=1), "did you mean unet"),
+        (TrainOptions(model="encoder_unet", encoder="resnet19", steps=1), "did you mean resnet18"),
+        (TrainOptions(device="cpuu", steps=1), "did you mean cpu"),
+    ],
+)
+def test_wrong_options_leave_no_run(
+    options: TrainOptions, message: str, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(OptionError, match=message):
+        begin(*folders, RunFolder(tmp_path / "run"), options, Silent())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_changed_data_set_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin(*folders, run, OPTIONS, Silent())
+    for folder in folders:
+        (folder / "a.png").unlink()
+    with pytest.raises(RunError, match="begun with other data"):
+        go_on(run, Silent())
+
+
+def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """The plan believes that a step costs nothing; the deadline stops it all the same."""
+    run = RunFolder(tmp_path / "run")
+    with pytest.MonkeyPatch.context() as patch:
+        from keepmap.planning.plan import Cost
+
+        patch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1e-5, 1))
+        plan, position = begin(
+            *folders, run, TrainOptions(model="unet", time="7s", crop=64, batch=2, device="cpu"), Silent()
+        )
+    assert plan.seconds is not None and plan.seconds < 3
+    assert 0 < position.step < plan.steps
+    assert run.model_file.exists() and run.last_file.exists()

@@ -1,0 +1,40 @@
+"""Validation gives the numbers that predicting the images and counting by hand gives."""
+
+import numpy as np
+import torch
+
+from keepmap.data.labels import LabelSet
+from keepmap.inference.predictor import Predictor
+from keepmap.networks.catalogue import build_network
+from keepmap.runtime.torch_runtime import Runtime
+from keepmap.training.validation import validate
+
+LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
+
+
+class Drawn:
+    """Two images of different size held in memory."""
+
+    def __len__(self) -> int:
+        return 2
+
+    def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        random = np.random.default_rng(index)
+        size = (30 + 7 * index, 41)
+        return random.integers(0, 256, (1, *size), dtype=np.uint8), random.integers(-1, 2, size).astype(np.int16)
+
+
+def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
+    torch.manual_seed(0)
+    network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]}).train()
+    network.set_normalisation((100.0,), (50.0,))
+    scores = validate(network, Drawn(), LABELS, device="cpu", precision="float32")  # type: ignore[arg-type]
+    predictor = Predictor(Runtime(network, device="cpu", precision="float32"), LABELS)
+    hits = total = 0
+    for index in range(2):
+        image, truth = Drawn().get(index)
+        predicted = predictor(image[0]) == 255
+        hits += int(((truth == 1) & predicted).sum())
+        total += int((((truth == 1) | predicted) & (truth >= 0)).sum())
+    assert scores.classes[1].iou == hits / total
+    assert network.training

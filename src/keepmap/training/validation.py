@@ -20,4 +20,4 @@ def validate(network: Network, store: SampleStore, labels: LabelSet, *, device: 
     for index in range(len(store)):
         image, classes = store.get(index)
         matrix.add(classes, predictor.indices(image))
-    return matrix.scores()
+    return matrix.scores(labels.names)

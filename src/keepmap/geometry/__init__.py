@@ -1,0 +1,4 @@
+"""Integers and arrays of any spatial rank.
+
+Knows neither torch nor files.
+"""

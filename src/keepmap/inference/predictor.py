@@ -1,0 +1,171 @@
+"""The predictor that users, validation and evaluation share: an image of any size to labels of the same size.
+
+Knows neither how files are read and written, nor which files there are (see `inference.files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from keepmap.data.labels import LabelSet
+from keepmap.errors import DataError
+from keepmap.geometry.tiles import cover
+from keepmap.inference.way import Limits, Way, plan_way
+from keepmap.protocols import Array, ArraySink, ArraySource, Silent, Tracker, Window
+from keepmap.runtime.torch_runtime import Output, Runtime
+
+MEGAPIXEL = 1e6
+"""Pixels in the unit in which progress is counted."""
+
+_SHARE_OF_FREE_MEMORY = 0.25
+
+
+class Predictor:
+    """Labels and class probabilities of images, whole where they fit the memory, else in tiles that fit together.
+
+    labels:       what the class indices of the network mean.
+    memory_bytes: what one forward pass may take; default: a quarter of what is free now.
+    dtype:        the type of the images that the network was trained on ("uint8", ...); others are refused, because
+                  their values mean something else. Default: any.
+    Safe to share between threads.
+    """
+
+    def __init__(
+        self, runtime: Runtime, labels: LabelSet, *, memory_bytes: int | None = None, dtype: str | None = None
+    ) -> None:
+        if labels.count != runtime.classes:
+            raise ValueError(f"{labels.count} labels for a network of {runtime.classes} classes")
+        if memory_bytes is None:
+            memory_bytes = int(runtime.free_memory() * _SHARE_OF_FREE_MEMORY)
+        self.runtime = runtime
+        self.labels = labels
+        self.dtype = dtype
+        self._limits = Limits(runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes)
+
+    def __call__(self, image: Array) -> Array:
+        """The label values of an image.
+
+        image: (H, W) or (H, W, C) raw pixel values as in the training images, uint8, uint16 or float; H, W >= 1.
+        Returns (H, W) uint8, or uint16 where a label value is above 255. Raises DataError.
+        """
+        return self.labels.decode(self.indices(_channels_first(image)))
+
+    def probabilities(self, image: Array) -> Array:
+        """Class probabilities (K, H, W) float32, summing to 1 over K, of an image as in `__call__`."""
+        image = _channels_first(image)
+        self._check(image.shape, image.dtype, "The image")
+        values = np.empty((self.runtime.classes, *image.shape[1:]), dtype=np.float32)
+        for (rows, columns), part in self._parts(_reader(image), image.shape, "probabilities", "The image"):
+            values[:, rows, columns] = part
+        return values
+
+    def indices(self, image: Array, where: str = "The image") -> Array:
+        """The class indices (H, W), uint8 (int16 above 256 classes), of an image (C, H, W) of raw values.
+
+        where: the file, for messages. Raises DataError.
+        """
+        self._check(image.shape, image.dtype, where)
+        indices = np.empty(image.shape[1:], dtype=self.runtime.label_dtype)
+        for window, part in self._parts(_reader(image), image.shape, "labels", where):
+            indices[window] = part
+        return indices
+
+    def predict(
+        self,
+        source: ArraySource,
+        sink: ArraySink,
+        *,
+        probabilities: ArraySink | None = None,
+        tracker: Tracker | None = None,
+    ) -> Way:
+        """From file to file: read `source` window by window, write label values to `sink`.
+
+        probabilities: receives windows (K, h, w) float32; then each label is the class of the highest of them.
+        tracker: advanced by the megapixels done. Returns the way that was taken. Raises DataError.
+        """
+        tracker = tracker or Silent()
+        self.check(source)
+        output: Output = "labels" if probabilities is None else "probabilities"
+        for window, part in self._parts(source.read, source.shape, output, str(source.path)):
+            if probabilities is None:
+                indices = part
+            else:
+                probabilities.write(window, part)
+                indices = part.argmax(axis=0)
+            sink.write(window, self.labels.decode(indices))
+            tracker.advance(indices.size / MEGAPIXEL)
+        return self.plan_way(*source.shape[1:])
+
+    def plan_way(self, height: int, width: int) -> Way:
+        """Whether an image of this size goes in one pass or in tiles, and why."""
+        return plan_way((height, width), self._limits)
+
+    def check(self, source: ArraySource) -> None:
+        """Raise DataError if the image is not of the kind that the network was made for; reads no pixel."""
+        self._check(source.shape, source.dtype, str(source.path))
+
+    def _check(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str) -> None:
+        channels = self.runtime.channels
+        if len(shape) != 3 or 0 in shape:
+            raise DataError(f"{where} is no image.", found=f"shape {shape}", expected="(C, H, W), each at least 1")
+        if shape[0] != channels:
+            raise DataError(
+                f"{where} has {_count(shape[0])}.",
+                found=_count(shape[0]),
+                expected=f"{_count(channels)}, as in the images that the network was trained on",
+                do="convert the image, or train on images like this one",
+            )
+        if self.dtype is not None and dtype != np.dtype(self.dtype):
+            raise DataError(
+                f"{where} holds {dtype} values.",
+                found=str(dtype),
+                expected=f"{self.dtype}, as in the images that the network was trained on",
+                do="convert the image, or train on images like this one",
+            )
+        if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+            raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
+
+    def _parts(
+        self, read: Callable[[Window], Array], shape: tuple[int, ...], output: Output, where: str
+    ) -> Iterator[tuple[Window, Array]]:
+        """(window, labels (h, w) or values (K, h, w)) of each tile; the windows partition the image."""
+        size = (shape[1], shape[2])
+        way = self.plan_way(*size)
+        stride = self.runtime.stride
+        for tile in cover(size, way.window, way.halo, (stride, stride)):
+            pixels = read((tile.read[0], tile.read[1]))
+            if pixels.dtype.kind == "f":
+                pixels = pixels.astype(np.float32, copy=False)
+                _check_finite(pixels, where)
+            result = self.runtime.run(pixels[np.newaxis], output)[0]
+            yield (tile.write[0], tile.write[1]), result[(..., *tile.crop)]
+
+
+def _channels_first(image: Array) -> Array:
+    """(H, W) or (H, W, C) as a view (C, H, W)."""
+    if image.ndim == 2:
+        return image[np.newaxis]
+    if image.ndim == 3:
+        return image.transpose(2, 0, 1)
+    raise DataError("The image is no image.", found=f"shape {image.shape}", expected="(H, W) or (H, W, C)")
+
+
+def _reader(image: Array) -> Callable[[Window], Array]:
+    return lambda window: image[(slice(None), *window)]
+
+
+def _check_finite(pixels: Array, where: str) -> None:
+    share = 1 - float(np.isfinite(pixels).mean())
+    if share:
+        raise DataError(
+            f"{where} has values that are no numbers.",
+            found=f"NaN or infinity in {share:.2%} of the values read",
+            expected="finite numbers",
+            do="replace them in the image",
+        )
+
+
+def _count(channels: int) -> str:
+    return f"{channels} channel" + ("s" if channels != 1 else "")

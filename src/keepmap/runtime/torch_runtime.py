@@ -1,0 +1,106 @@
+"""A PyTorch network as a function from arrays to arrays, as fast and small as this device allows.
+
+Knows one forward pass: not how an image is read, cut into tiles or written, nor what the classes mean.
+"""
+
+from __future__ import annotations
+
+import copy
+from math import ceil, prod
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keepmap import resources
+from keepmap.errors import KeepmapError
+from keepmap.geometry.tiles import round_up
+from keepmap.networks.describe import peak_bytes
+from keepmap.networks.network import Network
+from keepmap.protocols import Array
+from keepmap.runtime.folding import fold_batch_norms
+
+Output = Literal["labels", "probabilities", "logits"]
+
+_ARGMAX_BYTES = 8 << 20
+"""Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
+
+
+class Runtime:
+    """Runs a private copy of a network in eval mode; safe to share between threads.
+
+    network:   its weights are copied now; later changes to it are not seen.
+    device:    "auto", "cpu", "cuda" or "mps"; precision: "auto", "float32" or "bfloat16" (see `resources`).
+    Raises TypeError naming a layer whose reach or memory is unknown.
+    """
+
+    def __init__(self, network: Network, *, device: str = "auto", precision: str = "auto") -> None:
+        self.device = resources.resolve_device(device)
+        self.precision = resources.resolve_precision(precision, self.device)
+        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
+        private = fold_batch_norms(copy.deepcopy(network).eval().requires_grad_(False).float())
+        private.to(self.device, dtype)
+        self._network = private.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.channels: int = network.channels
+        self.classes: int = network.classes
+        self.stride = network.stride
+        self.reach = network.reach
+        self.local = network.local
+        probe = (4 * network.stride, 4 * network.stride)
+        self._bytes_per_pixel = peak_bytes(network, probe, bytes_per_value=dtype.itemsize) / prod(probe)
+
+    @property
+    def label_dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int16]:
+        """What labels come in: uint8 up to 256 classes, int16 above."""
+        return np.dtype(np.uint8) if self.classes <= 256 else np.dtype(np.int16)
+
+    def peak_bytes(self, height: int, width: int) -> int:
+        """Bytes that one forward pass of one image of (height, width) pixels needs at its peak, about."""
+        sides = (max(round_up(side, self.stride), 2 * self.stride) for side in (height, width))
+        return ceil(self._bytes_per_pixel * prod(sides))
+
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated where the network computes."""
+        if self.device == "cuda":
+            return int(torch.cuda.mem_get_info()[0])
+        return resources.free_memory()
+
+    def run(self, x: Array, output: Output = "labels") -> Array:
+        """One forward pass.
+
+        x: (N, C, h, w) raw pixel values, uint8, uint16 or float32, any strides; h, w >= 1.
+        Returns labels (N, h, w) in `label_dtype`, or probabilities or logits (N, K, h, w) float32, C-contiguous.
+        Raises KeepmapError where the memory of a GPU does not suffice.
+        """
+        try:
+            with torch.inference_mode():
+                logits = self._network(self._tensor(x))
+                if output == "labels":
+                    return self._labels(logits).numpy()
+                values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
+                array: Array = values.contiguous().cpu().numpy()
+                return array
+        except torch.cuda.OutOfMemoryError as error:
+            raise KeepmapError(
+                f"The memory of {self.device} does not suffice for {x.shape[2]} x {x.shape[3]} pixels at once.",
+                found=str(error).splitlines()[0],
+                do="pass a smaller --memory, so that smaller tiles are used",
+            ) from error
+
+    def _tensor(self, x: Array) -> Tensor:
+        """x on the device, channels_last; only the raw values travel, the network makes them floats."""
+        tensor = torch.from_numpy(x if x.flags.writeable else x.copy())
+        if tensor.dtype == torch.uint16 and self.device == "mps":
+            tensor = tensor.float()
+        return tensor.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _labels(self, logits: Tensor) -> Tensor:
+        """The class of the highest logit, (N, h, w) on the CPU; argmax in bands of rows on the device."""
+        count, _, height, width = logits.shape
+        dtype = torch.uint8 if self.classes <= 256 else torch.int16
+        labels = torch.empty((count, height, width), dtype=dtype, device=logits.device)
+        band = max(1, _ARGMAX_BYTES // (8 * count * width))
+        for row in range(0, height, band):
+            labels[:, row : row + band] = logits[:, :, row : row + band].argmax(dim=1)
+        return labels.cpu()

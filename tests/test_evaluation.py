@@ -1,0 +1,157 @@
+"""Scores of a run on images, and of folders of predicted masks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from keepmap.data.labels import LabelSet, default_colours
+from keepmap.errors import DataError
+from keepmap.evaluation import evaluate_folders, evaluate_run, pair_predictions
+from keepmap.inference.files import predict_files
+from keepmap.inference.predictor import Predictor
+from keepmap.networks.catalogue import build_network
+from keepmap.protocols import Silent
+from keepmap.runtime.torch_runtime import Runtime
+
+
+def write(path: Path, values) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(values, np.uint8)).save(path)
+    return path
+
+
+def random(*shape: int, high: int = 256, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, high, shape)
+
+
+@pytest.fixture(scope="module")
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    network = build_network("unet", channels=3, classes=2, options={"widths": (4, 8)})
+    network.set_normalisation([127.0] * 3, [70.0] * 3)
+    labels = LabelSet((0, 255), ("background", "cell"), 7, default_colours(2))
+    return Predictor(Runtime(network, device="cpu", precision="float32"), labels, memory_bytes=2**30)
+
+
+@pytest.fixture
+def dataset(tmp_path) -> tuple[Path, Path]:
+    for index, size in enumerate([(21, 30), (1, 1), (40, 17)]):
+        write(tmp_path / "images" / "sub" / f"{index}.png", random(*size, 3, seed=index))
+        mask = random(*size, high=2, seed=9 + index) * 255
+        mask[0, 0] = 7
+        write(tmp_path / "masks" / "sub" / f"{index}_mask.png", mask)
+    return tmp_path / "images", tmp_path / "masks"
+
+
+def test_a_run_and_its_own_predictions_have_the_same_scores(predictor, dataset, tmp_path) -> None:
+    images, masks = dataset
+    scores = evaluate_run(predictor, images, masks)
+    assert [row.name for row in scores.classes] == ["background", "cell"]
+    assert np.sum(scores.matrix) == 21 * 30 + 40 * 17 - 2
+    predict_files(predictor, [images], tmp_path / "out", overlay=True, probabilities=True)
+    again = evaluate_folders(tmp_path / "out", masks, class_names=("background", "cell"), ignore="7")
+    assert again == scores
+
+
+def test_masks_against_themselves_are_perfect_and_the_labels_are_said(tmp_path) -> None:
+    for index in range(3):
+        write(tmp_path / "masks" / f"{index}.png", np.where(random(9, 9, seed=index) > 250, 255, random(9, 9, high=3)))
+    said: list[str] = []
+
+    class Told(Silent):
+        def say(self, text: str) -> None:
+            said.append(text)
+
+    scores = evaluate_folders(tmp_path / "masks", tmp_path / "masks", progress=Told())
+    assert scores.mean_iou == scores.mean_dice == scores.pixel_accuracy == 1
+    assert len(scores.classes) == 3
+    assert "255 is ignored" in said[0]
+
+
+def test_scores_of_folders_equal_plain_loops(tmp_path) -> None:
+    truths, predictions = [], []
+    for index in range(4):
+        truths.append(random(11, 7, high=4, seed=index))
+        predictions.append(random(11, 7, high=4, seed=50 + index))
+        write(tmp_path / "masks" / f"{index}.png", truths[-1])
+        write(tmp_path / "predictions" / f"{index}.png", predictions[-1])
+    write(tmp_path / "predictions" / "extra.png", random(3, 3, high=4))
+    scores = evaluate_folders(tmp_path / "predictions", tmp_path / "masks")
+    truth, prediction = np.concatenate(truths), np.concatenate(predictions)
+    for k, row in enumerate(scores.classes):
+        both, either = ((truth == k) & (prediction == k)).sum(), ((truth == k) | (prediction == k)).sum()
+        assert row.iou == pytest.approx(both / either)
+        assert row.pixels == (truth == k).sum()
+    assert scores.pixel_accuracy == pytest.approx((truth == prediction).mean())
+
+
+def test_missing_predictions_are_listed(tmp_path) -> None:
+    for index in range(8):
+        write(tmp_path / "masks" / f"{index}.png", random(4, 4, high=2))
+    write(tmp_path / "predictions" / "3.png", random(4, 4, high=2))
+    with pytest.raises(DataError, match=r"7 of 8 masks(.|\n)*0\.png.*1\.png.*2\.png.*4\.png.*5\.png and 2 more"):
+        pair_predictions(tmp_path / "predictions", tmp_path / "masks")
+
+
+@pytest.mark.parametrize(
+    ("prediction", "mask", "message"),
+    [
+        (np.zeros((4, 5)), [[0, 255]] * 4, r"differ in size(.|\n)*4 x 5 px(.|\n)*4 x 2 px"),
+        ([[0, 1]], [[0, 255]], r"predictions/x\.png contains value 1"),
+        ([[0, 255, 0]], [[0, 255, 3]], "fit no rule"),
+        ([[0, 1, 255]], [[0, 1, 2]], "contains value 255"),
+        ([[0, 1, 255, 255]], [[0, 1, 2, 255]], r"predicts the ignored value 255(.|\n)*1 px"),
+    ],
+)
+def test_predictions_that_do_not_fit_are_refused(tmp_path, prediction, mask, message) -> None:
+    write(tmp_path / "predictions" / "x.png", prediction)
+    write(tmp_path / "masks" / "x.png", mask)
+    with pytest.raises(DataError, match=message):
+        evaluate_folders(tmp_path / "predictions", tmp_path / "masks")
+
+
+def test_two_files_of_one_stem_are_refused(tmp_path) -> None:
+    write(tmp_path / "masks" / "x.png", [[0, 1]])
+    write(tmp_path / "predictions" / "x.png", [[0, 1]])
+    write(tmp_path / "predictions" / "x.tif", [[0, 1]])
+    with pytest.raises(DataError, match=r"x\.png and .*x\.tif have one stem"):
+        evaluate_folders(tmp_path / "predictions", tmp_path / "masks")
+
+
+@pytest.mark.parametrize("which", ["images", "masks"])
+def test_empty_folders_are_refused(predictor, dataset, tmp_path, which) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="holds no images"):
+        evaluate_folders(dataset[0], tmp_path / "empty")
+    with pytest.raises(DataError):
+        evaluate_run(predictor, tmp_path / "empty", dataset[1])
+
+
+def test_everything_alone_is_named(predictor, dataset) -> None:
+    images, masks = dataset
+    write(images / "lonely.png", random(5, 5, 3))
+    with pytest.raises(DataError, match=r"lonely\.png"):
+        evaluate_run(predictor, images, masks)
+    write(masks / "single.png", random(5, 5, high=1))
+    with pytest.raises(DataError, match=r"2 files cannot be used(.|\n)*single\.png(.|\n)*lonely\.png"):
+        evaluate_run(predictor, images, masks)
+
+
+@pytest.mark.parametrize(
+    ("image", "mask", "message"),
+    [
+        (np.zeros((4, 5, 3)), np.zeros((5, 4)), "differ in size"),
+        (np.zeros((4, 5)), np.zeros((4, 5)), "has 1 channel"),
+        (np.zeros((4, 5, 3)), np.full((4, 5), 128), "contains value 128"),
+    ],
+)
+def test_pairs_that_do_not_fit_are_refused(predictor, dataset, image, mask, message) -> None:
+    write(dataset[0] / "zz.png", image)
+    write(dataset[1] / "zz.png", mask)
+    with pytest.raises(DataError, match=message):
+        evaluate_run(predictor, *dataset)

@@ -54,7 +54,7 @@ def test_broken_and_foreign_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"model\.safetensors cannot be read"):
         run.load_network()
     write_tensors(run.model_file, {"encoder.weight": torch.zeros(1)})
-    with pytest.raises(RunError, match="1 not of this network: encoder.weight") as caught:
+    with pytest.raises(RunError, match=r"1 not of this network: encoder\.weight") as caught:
         run.load_network()
     assert len(str(caught.value)) < 600
 

@@ -11,10 +11,24 @@ from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.labels import IGNORE_INDEX
 
 STILL = Augmentation(
-    scale=(1.0, 1.0), upright=True, invert=0.0, gain=0.0, shift=0.0, value_range=(0.0, 255.0), spread=50.0
+    scale=(1.0, 1.0),
+    upright=True,
+    invert=0.0,
+    gain=0.0,
+    shift=0.0,
+    value_range=(0.0, 255.0),
+    fill=(9.0,),
+    padding=0,
 )
 WILD = Augmentation(
-    scale=(0.5, 2.0), upright=False, invert=0.5, gain=0.3, shift=0.5, value_range=(0.0, 255.0), spread=50.0
+    scale=(0.5, 2.0),
+    upright=False,
+    invert=0.5,
+    gain=0.3,
+    shift=25.0,
+    value_range=(0.0, 255.0),
+    fill=(9.0,),
+    padding=31,
 )
 
 
@@ -89,3 +103,20 @@ def test_the_same_generator_gives_the_same_crop() -> None:
     )
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+def test_a_quarter_of_the_crops_ends_in_padding_at_the_bottom_and_right() -> None:
+    image = np.full((2, 64, 64), 100, np.uint8)
+    how = replace(STILL, padding=16, fill=(5.0, 7.0))
+    cut = 0
+    for seed in range(80):
+        x, y = training_crop(image, np.ones((64, 64), np.int16), 64, how, np.random.default_rng(seed))
+        inside = y == 1
+        rows, columns = inside.any(1).sum(), inside.any(0).sum()
+        assert inside[:rows, :columns].all()
+        assert min(rows, columns) >= 48
+        assert (x[:, inside] == 100).all()
+        assert (x[0][~inside] == 5).all()
+        assert (x[1][~inside] == 7).all()
+        cut += not inside.all()
+    assert 8 < cut < 32

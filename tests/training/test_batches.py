@@ -9,7 +9,14 @@ from keepmap.data.sampling import Sampler
 from keepmap.training.batches import Batches
 
 HOW = Augmentation(
-    scale=(0.7, 1.4), upright=False, invert=0.1, gain=0.2, shift=0.2, value_range=(0.0, 255.0), spread=40.0
+    scale=(0.7, 1.4),
+    upright=False,
+    invert=0.1,
+    gain=0.2,
+    shift=8.0,
+    value_range=(0.0, 255.0),
+    fill=(9.0,),
+    padding=7,
 )
 
 

@@ -22,7 +22,7 @@ from keepmap.training.loop import fit, restore
 PLAN = Plan(
     network="unet", options={"widths": (4, 8)}, pretrained=False, mean=(0.0,), deviation=(1.0,), device="cpu",
     precision="float32", crop=16, batch=2, step_seconds=0.01, steps=6, seconds=None, validate_every=2,
-    learning_rate=1e-2, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0,
+    learning_rate=1e-2, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0, gain=0.1, shift=1.0,
     value_range=(0.0, 1.0), seed=0,
 )  # fmt: skip
 

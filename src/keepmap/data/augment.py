@@ -18,6 +18,8 @@ from keepmap.data.labels import IGNORE_INDEX
 _STRETCH = 1.5
 """How far a side that is too short for the crop may be stretched before the rest is padded and ignored."""
 
+_PADDED = 0.25
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -26,8 +28,11 @@ class Augmentation:
     scale: smallest and largest magnification, drawn log-uniformly.
     upright: True keeps top and bottom (streets); False also flips vertically and transposes (microscopy).
     invert: share of crops whose intensities are turned over within value_range.
-    gain: half-width of the factor around 1; shift: half-width of the offset, in standard deviations `spread`.
-    value_range: smallest and largest raw value; spread: standard deviation of the raw values.
+    gain: half-width of the factor around 1; shift: half-width of the offset, in raw values.
+    value_range: smallest and largest raw value.
+    fill: raw value of each channel that the network normalises to zero; what lies outside the image has it.
+    padding: most rows and columns at the bottom and right that a quarter of the crops loses to `fill`, as images lose
+    them whose sides are no multiple of the network's stride.
     """
 
     scale: tuple[float, float]
@@ -36,7 +41,8 @@ class Augmentation:
     gain: float
     shift: float
     value_range: tuple[float, float]
-    spread: float
+    fill: tuple[float, ...]
+    padding: int
 
 
 def training_crop(
@@ -48,17 +54,34 @@ def training_crop(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
     """One crop of `image` (C, H, W) and `classes` (H, W): x (C, size, size) float32 raw values, y (size, size) int16.
 
-    Pixels outside the image are IGNORE_INDEX in y and the middle of the value range in x.
+    Pixels outside the image are IGNORE_INDEX in y and `how.fill` in x.
     """
     magnification = math.exp(random.uniform(*np.log(how.scale)))
     rows, height = _span(image.shape[1], size, magnification, random)
     columns, width = _span(image.shape[2], size, magnification, random)
-    x = np.full((image.shape[0], size, size), sum(how.value_range) / 2, np.float32)
-    y = np.full((size, size), IGNORE_INDEX, np.int16)
-    _resample(image, rows, columns, x[:, :height, :width])
-    y[:height, :width] = classes[np.ix_(_nearest(rows, height), _nearest(columns, width))]
-    x, y = _flip(x, y, how.upright, random)
-    return np.ascontiguousarray(_light(x, how, random)), np.ascontiguousarray(y)
+    x = np.empty((image.shape[0], height, width), np.float32)
+    _resample(image, rows, columns, x)
+    y = classes[np.ix_(_nearest(rows, height), _nearest(columns, width))]
+    x, y = _flip(_light(x, how, random), y, how.upright, random)
+    return _padded(x, y, size, how, random)
+
+
+def _padded(
+    x: npt.NDArray[np.float32],
+    y: npt.NDArray[np.int16],
+    size: int,
+    how: Augmentation,
+    random: np.random.Generator,
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    """The crop with everything at its bottom and right that is not image filled and ignored."""
+    lost = random.integers(0, how.padding + 1, 2) * (random.random() < _PADDED)
+    height, width = (max(1, min(n, size - cut)) for n, cut in zip(y.shape, lost, strict=True))
+    filled = np.empty((len(x), size, size), np.float32)
+    filled[...] = np.reshape(how.fill, (-1, 1, 1))
+    ignored = np.full((size, size), IGNORE_INDEX, np.int16)
+    filled[:, :height, :width] = x[:, :height, :width]
+    ignored[:height, :width] = y[:height, :width]
+    return filled, ignored
 
 
 def _span(extent: int, size: int, magnification: float, random: np.random.Generator) -> tuple[tuple[float, float], int]:
@@ -108,7 +131,7 @@ def _light(x: npt.NDArray[np.float32], how: Augmentation, random: np.random.Gene
     low, high = how.value_range
     turned = random.random() < how.invert
     gain = 1 + random.uniform(-how.gain, how.gain)
-    shift = random.uniform(-how.shift, how.shift) * how.spread
+    shift = random.uniform(-how.shift, how.shift)
     if turned:
         x = low + high - x
     lit: npt.NDArray[np.float32] = np.clip((x - low) * np.float32(gain) + np.float32(low + shift), low, high)

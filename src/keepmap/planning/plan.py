@@ -42,6 +42,8 @@ class Plan:
     scale: tuple[float, float]
     upright: bool
     invert: float
+    gain: float
+    shift: float
     value_range: tuple[float, float]
     seed: int
     because: dict[str, str] = field(default_factory=dict)

@@ -6,6 +6,7 @@ Pure: the machine speaks through `Situation` and the measured cost of a step.
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -203,7 +204,8 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
         network=choice.network, options=choice.options, pretrained=choice.pretrained,
         mean=choice.mean, deviation=choice.deviation, device=here.device, precision=here.precision,
         crop=0, batch=0, step_seconds=0.0, steps=0, seconds=None, validate_every=0, warm_up=0,
-        learning_rate=2e-3, weight_decay=1e-2, scale=(0.6, 1.7), upright=upright, invert=0.15 if mixed else 0.0,
+        learning_rate=2e-3, weight_decay=1e-2, scale=(0.6, 1.7), upright=upright,
+        invert=0.15 if mixed else 0.0, gain=0.3, shift=round(0.4 * statistics.fmean(figures.deviation), 3),
         value_range=(0.0, 255.0 if figures.dtype == "uint8" else 65535.0), seed=wanted.seed,
         because={
             "network": choice.because,
@@ -218,6 +220,8 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
             "scale": "objects vary in size and distance",
             "upright": f"the mean row of a class is up to {furthest:.2f} image heights from the middle",
             "invert": f"the first class is darker than the others in {figures.brighter:.0%} of the images",
+            "gain": "exposure varies",
+            "shift": "0.4 standard deviations of the training images, in raw values",
             "value_range": f"{figures.dtype} images",
             "seed": "--seed",
         },

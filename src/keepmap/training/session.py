@@ -5,7 +5,7 @@ Puts scan, split, plan, network, engine and loop together; each of them is told 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -79,6 +79,7 @@ def begin(
         figures = fingerprint(parts.train, parts.labels)
         choice = choose_network(figures, options, here)
         network = _build(choice, figures.channels, parts.labels, options.seed)
+        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
         progress.say(f"network {_describe(choice)}: {choice.because}")
         measure = partial(
             measure_step, network, channels=figures.channels, classes=parts.labels.count,
@@ -179,7 +180,7 @@ def _describe(choice: Choice) -> str:
 
 def say_plan(plan: Plan, progress: Progress) -> None:
     """The plan in three lines; the whole of it is in plan.json."""
-    limit = "" if plan.seconds is None else f", at most {plan.seconds:.0f} s"
+    limit = "" if plan.seconds is None else f", at most {max(plan.seconds, 0):.0f} s"
     progress.say(
         f"plan    {plan.steps} steps of {plan.batch} crops of {plan.crop} px, {plan.step_seconds:.2f} s each{limit}; "
         f"{plan.device} {plan.precision}"
@@ -194,8 +195,8 @@ def _train(network: Network, plan: Plan, parts: Parts, run: RunFolder, progress:
     store = SampleStore(parts.train, parts.labels, limit)
     held_out = SampleStore(parts.validation, parts.labels, limit // 4)
     how = Augmentation(
-        scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=0.3, shift=0.4,
-        value_range=plan.value_range, spread=sum(plan.deviation) / len(plan.deviation),
+        scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=plan.gain, shift=plan.shift,
+        value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,
     )  # fmt: skip
     batches = Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how)
     engine = Engine(network, device=plan.device, precision=plan.precision, weight_decay=plan.weight_decay)

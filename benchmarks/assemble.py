@@ -1,0 +1,171 @@
+"""Writes benchmarks/RESULTS.md from the files in benchmarks/results.
+
+usage: python benchmarks/assemble.py
+Measures nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import RESULTS, read_results
+
+HEAD = """# Results
+
+Assembled by `benchmarks/assemble.py` from the files in [results/](results), one per measurement; do not edit. Each
+section names the command, the machine and the versions. A claim of speed is a ratio to a peer in the same run.
+"""
+Result = dict[str, Any]
+DRAWS = 2000
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: text to the left in the first column, numbers to the right in the others."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def provenance(results: Sequence[Result]) -> str:
+    """How and where a section's numbers were made."""
+    machine = results[0]["machine"]
+    threads = f"{machine['threads']} threads, {machine['memory_gib']} GiB, {' '.join(machine['flags'])}"
+    versions = ", ".join(f"{name} {version}" for name, version in results[0]["versions"].items())
+    commands = sorted({result["command"] for result in results})
+    dates = sorted({result["date"][:10] for result in results})
+    revisions = sorted({result["revision"] for result in results})
+    return (
+        "".join(f"`{command}`\n" for command in commands)
+        + f"\n{' to '.join(dict.fromkeys((dates[0], dates[-1])))}, {machine['cpu']}, {threads}, {machine['system']}; "
+        f"{versions}; revision {', '.join(revisions)}.\n"
+    )
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number of fixed digits, n/a for None."""
+    return "n/a" if value is None else f"{value:.{digits}f}"
+
+
+def demo(results: Sequence[Result]) -> str:
+    """From a fresh clone to a picture."""
+    result = results[0]
+    rows = [
+        ["`git clone` and `make demo`, installation included", number(result["seconds_from_nothing"], 0)],
+        ["`keepmap demo` alone", number(result["seconds_alone"], 0)],
+    ]
+    output = "\n".join(result["output"])
+    return (
+        f"## From nothing to a picture\n\n{table(['', 'seconds'], rows)}\n```\n{output}\n```\n\n{provenance(results)}"
+    )
+
+
+def speed(results: Sequence[Result]) -> str:
+    """The classic U-Net against the plain loop."""
+    result = results[0]
+    rows = [
+        [f"{what}, {row['unit']}", number(row["keepmap"]), number(row["plain"]), f"{row['ratio']:.2f}"]
+        for what, row in (("training", result["training"]), ("inference", result["inference"]))
+    ]
+    inference, yardstick = result["inference"], result["matrix_product"]
+    share = inference["gflop_per_second"] / yardstick[result["precision"]]
+    return (
+        "## Speed of the classic U-Net (64 to 1024 channels)\n\n"
+        + table(["", f"keepmap, {result['precision']}", "plain eager float32", "ratio"], rows)
+        + f"\nTraining: batch 4 of 256 x 256. Inference: one image of 512 x 512, {inference['gflop']:.0f} GFLOP, at "
+        f"{inference['gflop_per_second']:.0f} GFLOP/s; that is {share:.2f} of the matrix product in the same run "
+        f"({', '.join(f'{name} {value:.0f} GFLOP/s' for name, value in yardstick.items())}). "
+        f"With the same weights the float32 logits differ by {result['logit_difference']:.1e} of the largest; "
+        f"{inference['equal_labels']:.2%} of the labels are equal.\n\n{provenance(results)}"
+    )
+
+
+def memory(results: Sequence[Result]) -> str:
+    """Peak memory of predict."""
+    result = results[0]
+    rows = [
+        [f"{row['side']} x {row['side']}", row["limit"], f"{row['peak_mib']:.0f}", f"{row['seconds']:.1f}"]
+        for row in result["rows"]
+    ]
+    widths = ", ".join(map(str, result["widths"]))
+    return (
+        f"## Peak memory of `keepmap predict`\n\nU-Net of widths {widths}; synthetic RGB TIFFs of 8 bits.\n\n"
+        + table(["image", "`--memory`", "peak MiB", "seconds"], rows)
+        + f"\n{provenance(results)}"
+    )
+
+
+def score(matrices: np.ndarray[Any, Any], task: str) -> np.ndarray[Any, Any]:
+    """Foreground IoU (nuclei) or mean IoU of matrices (..., K, K); a class that is absent from both counts as 0."""
+    hits = np.diagonal(matrices, axis1=-2, axis2=-1)
+    union = matrices.sum(-1) + matrices.sum(-2) - hits
+    iou = hits / np.maximum(union, 1)
+    return np.asarray(iou[..., 1] if task == "nuclei" else iou.mean(-1))
+
+
+def paired_interval(a: Result, b: Result) -> tuple[float, float, float]:
+    """Difference of the scores a - b and its 95 % interval, by bootstrap over the test images."""
+    first, second = np.array(a["matrices"]), np.array(b["matrices"])
+    picks = np.random.default_rng(0).integers(len(first), size=(DRAWS, len(first)))
+    drawn = [score(m[p].sum(0), a["task"]) for p in picks for m in (first, second)]
+    differences = np.array(drawn[::2]) - np.array(drawn[1::2])
+    low, high = np.quantile(differences, (0.025, 0.975))
+    return float(score(first.sum(0), a["task"]) - score(second.sum(0), a["task"])), float(low), float(high)
+
+
+def accuracy(results: Sequence[Result]) -> str:
+    """IoU on one data set: one row per arm and seed, then per class, then pairs of keepmap and the plain recipe."""
+    task, names = results[0]["task"], results[0]["classes"]
+    title = "foreground IoU" if task == "nuclei" else f"mean IoU over {len(names)} classes"
+    label = {id(r): f"{r['arm']}, seed {r['seed']}" for r in results}
+    rows = [
+        [
+            label[id(r)],
+            number(float(score(np.array(r["matrices"]).sum(0), task))),
+            number(r["train_seconds"], 0),
+            number(r["evaluate_seconds"], 0),
+        ]
+        for r in results
+    ]
+    parts = [f"## {task}: {title}\n", table(["arm", title, "train, s", "evaluate, s"], rows)]
+    if task != "nuclei":
+        parts.append(table(["arm", *names], [[label[id(r)], *(number(v, 2) for v in r["iou"])] for r in results]))
+    pairs = []
+    for a, b in itertools.product(results, results):
+        if a["arm"].startswith("keepmap") and b["arm"].startswith("plain") and a["seed"] == b["seed"]:
+            middle, low, high = paired_interval(a, b)
+            pairs.append([f"{a['arm']} - {b['arm']}, seed {a['seed']}", f"{middle:+.3f}", f"{low:+.3f} to {high:+.3f}"])
+    if pairs:
+        parts.append(table(["difference", title, "95 % interval over the test images"], pairs))
+    parts.append("".join(f"* {label[id(r)]}: `{r['commands'][0]}`; {'; '.join(r['said'])}\n" for r in results))
+    parts.append("Seconds of plain-* arms include their evaluation.\n")
+    return "\n".join([*parts, provenance(results)])
+
+
+SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
+    "demo": demo,
+    "accuracy-nuclei": accuracy,
+    "accuracy-camvid": accuracy,
+    "speed": speed,
+    "memory": memory,
+}
+"""Beginning of the result files' names -> the section made of them, in the order of the page."""
+
+
+def assemble() -> str:
+    """The whole page, of the results that exist."""
+    found = {prefix: read_results(prefix) for prefix in SECTIONS}
+    return "\n".join([HEAD, *(SECTIONS[prefix](results) for prefix, results in found.items() if results)])
+
+
+def main(target: Path = RESULTS.parent / "RESULTS.md") -> None:
+    """Write RESULTS.md."""
+    target.write_text(assemble(), encoding="utf-8")
+    print(f"wrote {target.name}")
+
+
+if __name__ == "__main__":
+    main()

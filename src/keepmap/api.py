@@ -1,0 +1,238 @@
+"""The composition root: the public functions of keepmap, and nothing else.
+
+Every verb turns its options into one frozen dataclass and hands them to the layers that do the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from keepmap.config import from_arguments
+from keepmap.data.drawn import draw_dataset
+from keepmap.data.labels import read_class_names
+from keepmap.data.scan import DataReport, scan
+from keepmap.errors import Interrupted, OptionError, OutputError
+from keepmap.evaluation import evaluate_folders, evaluate_run
+from keepmap.inference.files import predict_files
+from keepmap.inference.predictor import Predictor
+from keepmap.metrics.confusion import Scores
+from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.describe import LevelRow, ModelRow, describe, summarise
+from keepmap.networks.network import Network
+from keepmap.options import (
+    CheckOptions,
+    DemoOptions,
+    EvaluateOptions,
+    Precision,
+    PredictOptions,
+    TrainOptions,
+    Weights,
+    parse_size,
+)
+from keepmap.planning.plan import Plan
+from keepmap.protocols import Progress, Silent
+from keepmap.reporting import draw_comparisons
+from keepmap.resources import resolve_device, resolve_precision, use_threads
+from keepmap.runs import RunFolder
+from keepmap.runtime.torch_runtime import Runtime
+from keepmap.training.session import begin, go_on
+
+StrPath = str | PathLike[str]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A trained model. path: the RUN folder; best: mean IoU on the held-out images; steps: optimiser steps done."""
+
+    path: Path
+    plan: Plan
+    best: float
+    best_step: int
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What `demo` leaves behind: the run, its scores on images it did not see, one picture."""
+
+    run: Run
+    scores: Scores
+    picture: Path
+
+
+def check(
+    images: StrPath,
+    masks: StrPath,
+    *,
+    classes: str | None = None,
+    ignore: str = "auto",
+    progress: Progress | None = None,
+) -> DataReport:
+    """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files."""
+    options = from_arguments(CheckOptions, locals())
+    names = read_class_names(Path(options.classes)) if options.classes else None
+    return scan(Path(images), Path(masks), class_names=names, ignore=options.ignore, progress=progress or Silent())
+
+
+def train(
+    images: StrPath | None = None,
+    masks: StrPath | None = None,
+    out: StrPath | None = None,
+    *,
+    resume: bool = False,
+    classes: str | None = None,
+    ignore: str = "auto",
+    model: str = "auto",
+    encoder: str = "auto",
+    weights: Weights = "auto",
+    time: str | None = None,
+    steps: int | None = None,
+    epochs: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    precision: Precision = "auto",
+    crop: int | None = None,
+    batch: int | None = None,
+    progress: Progress | None = None,
+) -> Run:
+    """Plan, train and validate a network on two folders, and write the RUN folder `out`.
+
+    With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
+    Raises DataError with everything that is wrong before the first step, Interrupted after Ctrl-C (the state is saved).
+    """
+    options = from_arguments(TrainOptions, locals())
+    show = progress or Silent()
+    if out is None:
+        raise OptionError("No RUN folder is named.", expected="-o RUN")
+    run = RunFolder(Path(out))
+    if resume:
+        if images is not None or masks is not None or options != TrainOptions():
+            raise OptionError("--resume takes no folders and no options: the RUN knows them.", do=f"-o {out} --resume")
+        plan, position = go_on(run, show)
+    elif images is None or masks is None:
+        raise OptionError("Images and masks are needed.", expected="IMAGES MASKS -o RUN, or -o RUN --resume")
+    else:
+        plan, position = begin(Path(images), Path(masks), run, options, show)
+    if position.signal:
+        raise Interrupted(
+            f"Interrupted after step {position.step} of {plan.steps}; the state is saved.",
+            signal=position.signal, do=f"keepmap train -o {out} --resume",
+        )  # fmt: skip
+    return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
+
+
+def load(path: StrPath, *, device: str = "auto", precision: Precision = "auto", memory: str | None = None) -> Predictor:
+    """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError."""
+    network, config = RunFolder(Path(path)).load_network()
+    use_threads()
+    where = resolve_device(device)
+    runtime = Runtime(network, device=where, precision=resolve_precision(precision, where))
+    limit = int(parse_size(memory)) if memory else None
+    return Predictor(runtime, config.labels, memory_bytes=limit, dtype=config.dtype)
+
+
+def predict(
+    run: StrPath,
+    inputs: StrPath | Sequence[StrPath],
+    out: StrPath,
+    *,
+    overlay: bool = False,
+    probabilities: bool = False,
+    memory: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> list[Path]:
+    """Masks of image files and folders, of each image's own size with the label values of the training masks.
+
+    Writes OUT/<relative stem>.png (.tif for TIFF) and returns these paths. Raises before the first image is predicted
+    where an input is missing, two share one output, or `out` cannot be written.
+    """
+    options = from_arguments(PredictOptions, locals())
+    predictor = load(run, device=options.device, precision=options.precision, memory=options.memory)
+    several = [inputs] if isinstance(inputs, str | PathLike) else inputs
+    return predict_files(
+        predictor,
+        [Path(i) for i in several],
+        Path(out),
+        overlay=options.overlay,
+        probabilities=options.probabilities,
+        progress=progress or Silent(),
+    )
+
+
+def evaluate(
+    source: StrPath,
+    *folders: StrPath,
+    classes: str | None = None,
+    ignore: str = "auto",
+    memory: str | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    progress: Progress | None = None,
+) -> Scores:
+    """Scores over all pixels: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run."""
+    options = from_arguments(EvaluateOptions, locals())
+    show = progress or Silent()
+    names = read_class_names(Path(options.classes)) if options.classes else None
+    if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
+        raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
+    if len(folders) == 1:
+        return evaluate_folders(Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, progress=show)
+    if len(folders) != 2:
+        raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
+    if names is not None or options.ignore != "auto":
+        raise OptionError("A RUN brings its own classes and ignored value.", do="leave out --classes and --ignore")
+    predictor = load(source, device=options.device, precision=options.precision, memory=options.memory)
+    return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), progress=show)
+
+
+def build_model(name: str, *, channels: int, classes: int, **options: Any) -> Network:
+    """A network by name, with random weights: (N, channels, *S) raw values to logits (N, classes, *S).
+
+    options: fields of the network's own dataclass; a misspelt one raises OptionError with the nearest valid name.
+    """
+    return build_network(name, channels=channels, classes=classes, options=options)
+
+
+def list_models() -> list[ModelRow]:
+    """Every network with its default options: name, parameters, stride in pixels, reach in pixels."""
+    return [summarise(name) for name in NETWORKS]
+
+
+def describe_network(
+    name: str, *, size: tuple[int, int], channels: int = 3, classes: int = 2, **options: Any
+) -> list[LevelRow]:
+    """One network at one image size (H, W) in pixels, level by level: extent, channels, reach, bytes."""
+    return describe(build_network(name, channels=channels, classes=classes, options=options), size)
+
+
+def demo(out: StrPath = "keepmap-demo", *, time: str = "1m", seed: int = 0, progress: Progress | None = None) -> Demo:
+    """Draw a small data set, train on it, score and predict images that were not seen, and draw one picture."""
+    options = from_arguments(DemoOptions, locals())
+    show, folder = progress or Silent(), Path(out)
+    if folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} exists and is not empty.", do="choose another folder, or delete it")
+    seen, unseen = folder / "data" / "train", folder / "data" / "test"
+    draw_dataset(seen, count=40, seed=options.seed)
+    draw_dataset(unseen, count=10, seed=options.seed + 1)
+    run = train(
+        seen / "images",
+        seen / "masks",
+        folder / "run",
+        classes=str(seen / "classes.txt"),
+        time=options.time,
+        seed=options.seed,
+        progress=show,
+    )
+    images, masks = unseen / "images", unseen / "masks"
+    scores = evaluate(run.path, images, masks, progress=show)
+    predictions = predict(run.path, images, folder / "predictions", progress=show)
+    triples = [(images / p.name, masks / p.name, p) for p in predictions]
+    picture = draw_comparisons(triples, RunFolder(run.path).read_config().labels, folder / "demo.png")
+    return Demo(run, scores, picture)

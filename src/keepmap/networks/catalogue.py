@@ -1,0 +1,80 @@
+"""The networks by name: their configurations, how one is built, and how one is written down.
+
+Knows no weights but the ImageNet ones of the encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from keepmap import config
+from keepmap.errors import OptionError, nearest
+from keepmap.networks import efficientnet
+from keepmap.networks.encoder_unet import EncoderUNet, EncoderUNetConfig
+from keepmap.networks.fcn import FCN, FCNConfig
+from keepmap.networks.network import Network
+from keepmap.networks.unet import UNet, UNetConfig
+
+NETWORKS: dict[str, tuple[type[Any], Callable[[Any], Network]]] = {
+    "unet": (UNetConfig, UNet),
+    "encoder_unet": (EncoderUNetConfig, EncoderUNet),
+    "fcn": (FCNConfig, FCN),
+}
+"""Name -> the frozen dataclass of its options, and the module that is built from one."""
+
+
+def network_config(name: str, *, channels: int, classes: int, options: Mapping[str, Any]) -> Any:
+    """The configuration of the network `name`. Raises OptionError naming the nearest valid network or option."""
+    if name not in NETWORKS:
+        raise OptionError(f"There is no network {name}.", found=name, expected=nearest(name, NETWORKS))
+    for key, value, least in (("channels", channels, 1), ("classes", classes, 2)):
+        if value < least:
+            raise OptionError(f"{key} of {name} must be at least {least}.", found=str(value))
+        if key in options:
+            raise OptionError(f"{key} is no option of {name}: it follows from the data.", found=f"{key}={options[key]}")
+    return config.from_dict(NETWORKS[name][0], {"channels": channels, "classes": classes, **options}, f"{name}")
+
+
+def build_network(
+    name: str, *, channels: int, classes: int, options: Mapping[str, Any] | None = None, pretrained: bool = False
+) -> Network:
+    """The network `name`, weights random and normalisation the identity.
+
+    options:    fields of its configuration besides channels and classes.
+    pretrained: ImageNet weights in the encoder and the normalisation they need. Raises OptionError where there are none
+                for this encoder or these channels, MissingPackage where they are not installed.
+    """
+    built_from = network_config(name, channels=channels, classes=classes, options=options or {})
+    network = NETWORKS[name][1](built_from)
+    if pretrained:
+        _load_imagenet(network)
+    return network
+
+
+def network_recipe(network: Network) -> tuple[str, dict[str, Any]]:
+    """(name, options): what `build_network` needs, beside channels and classes, to build it again. JSON-ready."""
+    name = next(name for name, (_, kind) in NETWORKS.items() if type(network) is kind)
+    options = config.to_dict(network.config)
+    return name, {key: value for key, value in options.items() if key not in ("channels", "classes")}
+
+
+def imagenet_encoders() -> tuple[str, ...]:
+    """The encoders that have ImageNet weights, whether or not these are installed; all take 3 channels of 8 bits."""
+    return ("efficientnet_lite0",)
+
+
+def _load_imagenet(network: Network) -> None:
+    encoder = getattr(network, "encoder", None)
+    if not isinstance(encoder, efficientnet.EfficientNetLite0):
+        raise OptionError(
+            "There are no ImageNet weights for this network.",
+            found=str(getattr(network.config, "encoder", "a network without an encoder")),
+            expected="encoder " + ", ".join(imagenet_encoders()),
+        )
+    if network.channels != 3:
+        raise OptionError(
+            "ImageNet weights are for 3 channels.", found=f"{network.channels} channels", do="pass --weights none"
+        )
+    encoder.load_imagenet()
+    network.set_normalisation([efficientnet.MEAN] * 3, [efficientnet.STD] * 3)

@@ -1,0 +1,196 @@
+"""What a network costs at an image size: extents, channels, reach and bytes per level, peak memory, arithmetic.
+
+Computes from the steps of the core alone: no weights are copied and no data flow. Measures nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil, prod
+
+import torch
+from torch import nn
+
+from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.layers import ACTIVATION
+from keepmap.networks.network import Network
+from keepmap.networks.reach import CONVS, NORMS, POOLS, TRANSPOSEDS, Field, fields_of
+from keepmap.networks.trace import Step, steps_of
+
+_ACTIVATIONS = tuple(ACTIVATION.values())
+_INDEX_BYTES = 8
+"""Max-pooling keeps the place of each maximum for the backward pass, as int64."""
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """A network with its default options, for 3 channels and 2 classes. stride and reach (before, after): in pixels."""
+
+    name: str
+    parameters: int
+    stride: int
+    reach: tuple[int, int]
+    summary: str
+
+
+@dataclass(frozen=True)
+class LevelRow:
+    """One resolution of a network at an image size. Bytes are per image.
+
+    level, stride:    0 is the image's own resolution; pixels of the image per pixel of the level, along each axis.
+    size:             (H, W) after padding.  padding: the rows and columns of it that hold nothing but padding.
+    channels:         of the level's skip, or where it has none of its last value on the way down.
+    reach:            (before, after) in pixels of the image that this value depends on.
+    skip_bytes:       held for the expanding path while the deeper levels are computed.
+    inference_bytes:  the most that this level holds at one moment of a forward pass, skip included.
+    training_bytes:   what this level keeps for the backward pass, skip included where it is kept.
+    """
+
+    level: int
+    stride: int
+    size: tuple[int, int]
+    padding: tuple[int, int]
+    channels: int
+    reach: tuple[int, int]
+    skip_bytes: int
+    inference_bytes: int
+    training_bytes: int
+
+
+@dataclass(frozen=True)
+class _Values:
+    """The values of a core at one size: the buffer each lives in, its bytes, and the last step that needs it."""
+
+    steps: list[Step]
+    fields: list[Field]
+    buffers: list[int]
+    sizes: list[int]
+    last: list[int]
+
+    def live(self, at: int) -> set[int]:
+        """The buffers that exist while step `at` runs."""
+        return {buffer for buffer in set(self.buffers[: at + 1]) if self.last[buffer] >= at}
+
+
+def summarise(name: str) -> ModelRow:
+    """The network called `name` in one row, built without memory for its weights. Raises OptionError."""
+    with torch.device("meta"):
+        network = build_network(name, channels=3, classes=2)
+    summary = (NETWORKS[name][1].__doc__ or "").splitlines()[0]
+    return ModelRow(name, parameters(network), network.stride, network.reach, summary)
+
+
+def describe(network: Network, size: tuple[int, int], *, bytes_per_value: int = 4) -> list[LevelRow]:
+    """One row per resolution of `network` for an image of `size` (H, W) pixels, the image's own first.
+
+    bytes_per_value: 4 for float32, 2 for bfloat16.
+    """
+    values = _values(network, size, bytes_per_value)
+    strides = [field.stride for field in values.fields]
+    deepest = strides.index(max(strides))
+    turn = max(index for index, stride in enumerate(strides) if stride == max(strides))
+    kept = _kept(values, bytes_per_value)
+    live = [values.live(index) for index in range(len(values.steps))]
+    rows = []
+    for level, stride in enumerate(sorted(set(strides))):
+        here = {buffer for buffer in values.buffers if strides[buffer] == stride}
+        padded = (network.padded(size)[0] // stride, network.padded(size)[1] // stride)
+        waiting = {buffer for buffer in here if buffer < deepest and values.last[buffer] > turn}
+        handed = max(waiting, default=_last_on_the_way_down(strides, stride, deepest))
+        rows.append(
+            LevelRow(
+                level=level,
+                stride=stride,
+                size=padded,
+                padding=(padded[0] - ceil(size[0] / stride), padded[1] - ceil(size[1] / stride)),
+                channels=values.fields[handed].channels,
+                reach=values.fields[handed].reach,
+                skip_bytes=sum(values.sizes[buffer] for buffer in waiting),
+                inference_bytes=max(sum(values.sizes[buffer] for buffer in alive & here) for alive in live),
+                training_bytes=sum(count for buffer, count in kept.items() if strides[buffer] == stride),
+            )
+        )
+    return rows
+
+
+def peak_bytes(network: Network, size: tuple[int, int], *, bytes_per_value: int = 4, training: bool = False) -> int:
+    """The most bytes that one image of `size` (H, W) pixels holds at once in a pass, the weights and theirs left out.
+
+    bytes_per_value: of a feature map, 4 for float32, 2 for bfloat16 (raw and normalised values are float32 anyway).
+    training:        forward and backward: also what is kept, with gradients that live as long as their values.
+    An upper bound: a convolution that must reorder its input, such as one that is not channels_last, needs more.
+    """
+    values = _values(network, size, bytes_per_value)
+    pixels = prod(network.padded(size))
+    raw = 4 * network.channels * pixels
+    forward = max(sum(values.sizes[buffer] for buffer in values.live(index)) for index in range(len(values.steps)))
+    if training:
+        forward += sum(_kept(values, bytes_per_value).values())
+    return raw + max(forward, 2 * raw)
+
+
+def parameters(network: nn.Module) -> int:
+    """The number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def multiply_adds(network: Network, size: tuple[int, int]) -> int:
+    """Multiply-and-add operations of the convolutions for one image of `size` (H, W) pixels; twice that are FLOP."""
+    steps, fields, pixels = steps_of(network), fields_of(network), prod(network.padded(size))
+    total = 0
+    for step, field in zip(steps, fields, strict=True):
+        if isinstance(step.layer, CONVS):
+            total += step.layer.weight.numel() * (pixels // field.stride**2)
+        elif isinstance(step.layer, TRANSPOSEDS):
+            total += step.layer.weight.numel() * (pixels // fields[step.inputs[0]].stride ** 2)
+    return total
+
+
+def _values(network: Network, size: tuple[int, int], bytes_per_value: int) -> _Values:
+    steps, fields, pixels = steps_of(network), fields_of(network), prod(network.padded(size))
+    buffers: list[int] = []
+    for index, step in enumerate(steps):
+        inplace = isinstance(step.layer, _ACTIVATIONS) and step.layer.inplace
+        buffers.append(buffers[step.inputs[0]] if inplace else index)
+    sizes = [field.channels * (pixels // field.stride**2) * bytes_per_value for field in fields]
+    last = list(range(len(steps)))
+    for index, step in enumerate(steps):
+        for source in step.inputs:
+            buffer = buffers[source]
+            last[buffer] = max(last[buffer], _returned(steps, source, index))
+        last[buffers[index]] = max(last[buffers[index]], index, _end(steps, step.listed))
+    return _Values(steps, fields, buffers, sizes, last)
+
+
+def _returned(steps: list[Step], source: int, user: int) -> int:
+    """The last step that holds `source` for `user`: an argument lives until the outermost call with it returns."""
+    made_in = set(steps[source].scopes)
+    call = next((scope for scope in steps[user].scopes if scope not in made_in), None)
+    return max(user, _end(steps, call))
+
+
+def _end(steps: list[Step], call: str | None) -> int:
+    """The last step of a call of a module, -1 for none."""
+    return max((index for index, step in enumerate(steps) if call in step.scopes), default=-1)
+
+
+def _kept(values: _Values, bytes_per_value: int) -> dict[int, int]:
+    """Bytes kept for the backward pass, by buffer: what convolutions, norms and pools take, and what ReLUs return."""
+    kept: dict[int, int] = {}
+    for index, step in enumerate(values.steps):
+        if isinstance(step.layer, (*CONVS, *TRANSPOSEDS, *NORMS, *POOLS)):
+            buffer = values.buffers[step.inputs[0]]
+            kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
+        if isinstance(step.layer, _ACTIVATIONS):
+            buffer = values.buffers[index]
+            kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
+        if isinstance(step.layer, POOLS):
+            kept[index] = kept.get(index, 0) + values.sizes[index] // bytes_per_value * _INDEX_BYTES
+    return kept
+
+
+def _last_on_the_way_down(strides: list[int], stride: int, deepest: int) -> int:
+    """The last value at `stride` before the path goes deeper, or at the deepest level before it comes back."""
+    deeper = [index for index, other in enumerate(strides) if other > stride]
+    end = deeper[0] if deeper else next((i for i in range(deepest, len(strides)) if strides[i] < stride), len(strides))
+    return max(index for index in range(end) if strides[index] == stride)

@@ -1,0 +1,123 @@
+"""What every network shares: normalisation as buffers, the size rule, and the numbers computed from its layers.
+
+Knows no architecture; a network adds its configuration, its modules and `core`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keepmap.networks.reach import is_local, reach_of
+
+
+class NetworkConfig(Protocol):
+    """The two fields that the frozen dataclass of every network has."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input image."""
+
+    @property
+    def classes(self) -> int:
+        """Classes, background included."""
+
+
+class Network(nn.Module):
+    """A segmentation network: (N, C, *S) raw values -> logits (N, K, *S), for every extent from 1x1 up.
+
+    config: the frozen dataclass that it was built from, to be saved with the weights.
+    stride: the total stride in pixels; `core` only ever sees multiples of it, at least two of them.
+    mean, std: buffers (C,) float32, the identity until `set_normalisation`; they stay float32 under any cast.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: NetworkConfig, stride: int) -> None:
+        super().__init__()
+        self.config = config
+        self.stride = stride
+        self.register_buffer("mean", torch.zeros(config.channels))
+        self.register_buffer("std", torch.ones(config.channels))
+
+    def core(self, x: Tensor) -> Tensor:
+        """Padded values (N, C, *S) -> logits (N, K, *S): modules, concatenation and addition, no size arithmetic."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K, *S) of raw values x (N, C, *S) of any real dtype: normalise, pad, core, crop.
+
+        Raises ValueError where x has another number of dimensions or channels.
+        """
+        channels = self.config.channels
+        if x.ndim < 4 or x.shape[1] != channels:
+            raise ValueError(f"a network of {channels} channels takes (N, {channels}, H, W), not {tuple(x.shape)}")
+        logits: Tensor = self.core(self.pad(self.normalise(x)))
+        for axis, extent in enumerate(x.shape[2:], start=2):
+            logits = logits.narrow(axis, 0, extent)
+        return logits
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, computed in float32 and returned in the dtype of the weights."""
+        shape = (1, -1, *[1] * (x.ndim - 2))
+        return ((x.float() - self.mean.view(shape)) / self.std.view(shape)).to(self.dtype)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """x with zeros at the bottom and right, up to a multiple of the stride and at least two strides."""
+        missing = [padded - extent for extent, padded in zip(x.shape[2:], self.padded(x.shape[2:]), strict=True)]
+        if not any(missing):
+            return x
+        return F.pad(x, [side for end in reversed(missing) for side in (0, end)])
+
+    def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The extent in pixels that an image of extent `size` is computed at."""
+        return tuple(max(2 * self.stride, -(-extent // self.stride) * self.stride) for extent in size)
+
+    def set_normalisation(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
+        """Normalise with mean and std per channel, in raw values; a deviation of 0 (a constant channel) counts as 1."""
+        means, stds = torch.as_tensor(mean, dtype=torch.float32), torch.as_tensor(std, dtype=torch.float32)
+        if means.shape != self.mean.shape or stds.shape != self.std.shape:
+            raise ValueError(f"expected {len(self.mean)} means and deviations, not {means.numel()} and {stds.numel()}")
+        if not bool(torch.isfinite(means).all()) or not bool(torch.isfinite(stds).all()) or bool((stds < 0).any()):
+            raise ValueError(f"means and deviations must be finite, not {means.tolist()} and {stds.tolist()}")
+        self.mean.copy_(means)
+        self.std.copy_(torch.where(stds > 0, stds, torch.ones_like(stds)))
+
+    @property
+    def channels(self) -> int:
+        """Channels of the input image."""
+        return self.config.channels
+
+    @property
+    def classes(self) -> int:
+        """Classes, background included."""
+        return self.config.classes
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the weights."""
+        return next(self.parameters()).dtype
+
+    @cached_property
+    def reach(self) -> tuple[int, int]:
+        """(before, after): the rows above and below that an output row depends on, in pixels."""
+        return reach_of(self)
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether computing in parts, with a context that covers the reach, equals computing the whole."""
+        return is_local(self)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """As for every module, but a cast leaves mean and std in float32, which holds raw 16-bit values exactly."""
+        mean, std = self.mean, self.std
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.mean.dtype != torch.float32:
+            self.mean, self.std = mean.to(self.mean.device), std.to(self.std.device)
+        return self

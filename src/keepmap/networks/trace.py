@@ -1,0 +1,80 @@
+"""The core of a network as a flat list of steps, by tracing it once without data.
+
+Knows that a core is made of modules, concatenation and addition; not what the modules do.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import fx, nn
+
+Kind = Literal["input", "layer", "cat", "add"]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One value of a core: the input, the output of a layer, a concatenation over channels or a sum.
+
+    inputs: positions of the steps that it takes.
+    scopes: the calls of modules that it happens in, outermost first, the layer's own included.
+    listed: the call that returns it in a list, and so holds it to its end; "" where there is none.
+    """
+
+    name: str
+    kind: Kind
+    layer: nn.Module | None
+    inputs: tuple[int, ...]
+    scopes: tuple[str, ...]
+    listed: str
+
+
+class _CoreTracer(fx.Tracer):
+    """Traces `core` instead of `forward`, down to the modules that contain no others."""
+
+    traced_func_name = "core"
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not any(True for _ in m.children())
+
+    def call_module(self, m: nn.Module, forward: Any, args: Any, kwargs: Any) -> Any:
+        returned = super().call_module(m, forward, args, kwargs)
+        if isinstance(returned, list):
+            for proxy in returned:
+                proxy.node.meta["listed"] = self.path_of_module(m)
+        return returned
+
+
+def steps_of(network: nn.Module) -> list[Step]:
+    """The steps of `network.core` in order of execution, the logits last. TypeError where it holds anything else."""
+    graph = _CoreTracer().trace(network)
+    modules = dict(network.named_modules())
+    steps: list[Step] = []
+    position: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        if node.op == "output":
+            continue
+        kind, sources = _read(node)
+        layer = modules[str(node.target)] if kind == "layer" else None
+        scopes = tuple(node.meta.get("nn_module_stack", {}))
+        listed = node.meta.get("listed", "")
+        position[node] = len(steps)
+        steps.append(Step(node.name, kind, layer, tuple(position[source] for source in sources), scopes, listed))
+    return steps
+
+
+def _read(node: fx.Node) -> tuple[Kind, list[fx.Node]]:
+    """The kind of a node and the nodes that it takes."""
+    if node.op == "placeholder":
+        return "input", []
+    if node.op == "call_module":
+        return "layer", node.all_input_nodes
+    dimension = node.args[1] if len(node.args) > 1 else node.kwargs.get("dim", 0)
+    if node.target is torch.cat and dimension == 1:
+        return "cat", list(node.args[0])  # type: ignore[arg-type]
+    if node.target is operator.add and all(isinstance(term, fx.Node) for term in node.args):
+        return "add", list(node.args)  # type: ignore[arg-type]
+    raise TypeError(f"a core is modules, concatenation over channels and addition; {node.name} is {node.target}")

@@ -1,0 +1,137 @@
+"""The described extents, bytes and operations against a run that counts them."""
+
+from __future__ import annotations
+
+import weakref
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.describe import describe, multiply_adds, parameters, peak_bytes, summarise
+from keepmap.networks.network import Network
+from keepmap.networks.reach import fields_of
+from keepmap.networks.trace import steps_of
+
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("unet", {"widths": (8, 16, 24)}),
+    ("unet", {"widths": (8, 16, 24), "up": "bilinear", "norm": "none"}),
+    ("encoder_unet", {}),
+    ("encoder_unet", {"encoder": "efficientnet_lite0"}),
+    ("fcn", {"encoder": "resnet50"}),
+]
+SIZE = (90, 130)
+
+
+@pytest.fixture(params=CASES, ids=str)
+def network(request: pytest.FixtureRequest) -> Network:
+    name, options = request.param
+    return build_network(name, channels=3, classes=4, options=options).eval()
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the bytes of every tensor made while it is on, for as long as each lives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self.known: weakref.WeakSet[Any] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and value.untyped_storage() not in self.known:
+                storage = value.untyped_storage()
+                self.known.add(storage)
+                weakref.finalize(storage, self._free, storage.nbytes())
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, count: int) -> None:
+        self.now -= count
+
+
+def test_channels_and_extents_are_those_of_a_run(network: Network) -> None:
+    found: list[tuple[int, ...]] = []
+    leaves = [module for module in network.modules() if not any(True for _ in module.children())]
+    hooks = [leaf.register_forward_hook(lambda m, a, y: found.append(tuple(y.shape[1:]))) for leaf in leaves]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, *SIZE))
+    for hook in hooks:
+        hook.remove()
+    height, width = network.padded(SIZE)
+    layers = [f for s, f in zip(steps_of(network), fields_of(network), strict=True) if s.kind == "layer"]
+    for shape, field in zip(found, layers, strict=True):
+        assert shape[0] == field.channels
+        assert shape[1] - height // field.stride in (0, 1, 3), "padding by a module adds up to three rows"
+        assert shape[2] - width // field.stride in (0, 1, 3)
+
+
+def test_peak_in_inference_is_that_of_a_run_or_little_more(network: Network) -> None:
+    x = torch.zeros(1, 3, *SIZE)
+    with torch.inference_mode(), Ledger() as ledger:
+        network(x)
+    promised = peak_bytes(network, SIZE)
+    assert ledger.peak <= promised <= 1.2 * (ledger.peak + x.nbytes) + 4 * x.nbytes
+
+
+def test_peak_in_training_is_that_of_a_run_or_little_more(network: Network) -> None:
+    network.train()
+    x = torch.zeros(2, 3, *SIZE)
+    for parameter in network.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    with Ledger() as ledger:
+        network(x).sum().backward()
+    weights = sum(parameter.nbytes for parameter in network.parameters())
+    promised = 2 * peak_bytes(network, SIZE, training=True)
+    assert ledger.peak - weights <= promised <= 1.6 * ledger.peak
+
+
+def test_operations_are_those_that_torch_counts(network: Network) -> None:
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, 3, *SIZE))
+    assert multiply_adds(network, SIZE) == pytest.approx(counter.get_total_flops() / 2, rel=1e-6)
+
+
+def test_the_classic_at_512_px() -> None:
+    with torch.device("meta"):
+        classic = build_network("unet", channels=3, classes=2)
+    assert parameters(classic) == 31_037_698
+    assert round(2e-9 * multiply_adds(classic, (512, 512))) == 385
+    rows = describe(classic, (361, 479))
+    assert [row.level for row in rows] == [0, 1, 2, 3, 4]
+    assert [row.size for row in rows] == [(368, 480), (184, 240), (92, 120), (46, 60), (23, 30)]
+    assert [row.padding for row in rows] == [(7, 1), (3, 0), (1, 0), (0, 0), (0, 0)]
+    assert [row.channels for row in rows] == [64, 128, 256, 512, 1024]
+    assert [row.reach for row in rows] == [(2, 2), (6, 6), (14, 14), (30, 30), (62, 62)]
+    assert [row.skip_bytes for row in rows] == [4 * 64 * 368 * 480 // 2**level for level in range(4)] + [0]
+
+
+def test_bytes_follow_the_width_of_a_value(network: Network) -> None:
+    single, half = describe(network, SIZE), describe(network, SIZE, bytes_per_value=2)
+    for one, other in zip(single, half, strict=True):
+        assert (one.skip_bytes, one.inference_bytes) == (2 * other.skip_bytes, 2 * other.inference_bytes)
+        assert other.training_bytes <= one.training_bytes <= 2 * other.training_bytes
+        assert one.skip_bytes <= one.inference_bytes
+
+
+def test_skips_of_an_encoder_are_its_features() -> None:
+    with torch.device("meta"):
+        network = build_network("encoder_unet", channels=3, classes=2, options={"encoder": "efficientnet_lite0"})
+    assert [row.channels for row in describe(network, (64, 64))][:5] == [8, 16, 24, 40, 112]
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_summary_for_each_network(name: str) -> None:
+    row = summarise(name)
+    assert row.name == name
+    assert row.parameters > 1_000_000
+    assert row.stride in (16, 32)
+    assert min(row.reach) > 100
+    assert row.summary.endswith(".")

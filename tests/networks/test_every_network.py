@@ -1,0 +1,180 @@
+"""One contract for all networks: what holds for each of them at every size, layout, dtype and place in the image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from keepmap.networks.catalogue import NETWORKS, build_network, network_recipe
+from keepmap.networks.layers import NORM
+from keepmap.networks.network import Network
+
+NARROW = (12, 10, 8, 6, 4)
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "unet": ("unet", {"widths": (4, 6, 8)}),
+    "unet bilinear": ("unet", {"widths": (4, 6, 8, 6), "up": "bilinear"}),
+    "unet without norm": ("unet", {"widths": (4, 6), "norm": "none"}),
+    "unet 4/1/0": ("unet", {"widths": (4, 6, 8), "up_kernel": 4, "up_padding": 1}),
+    "unet 3/1/1": ("unet", {"widths": (4, 6, 8), "up_kernel": 3, "up_padding": 1, "up_output_padding": 1}),
+    "unet of one level": ("unet", {"widths": (5,)}),
+    "encoder_unet": ("encoder_unet", {"widths": NARROW}),
+    "encoder_unet transposed": ("encoder_unet", {"widths": NARROW, "up": "transposed", "stem_skip": False}),
+    "encoder_unet lite0": ("encoder_unet", {"widths": NARROW, "encoder": "efficientnet_lite0"}),
+    "fcn-32s": ("fcn", {"skips": 0, "head_width": 8}),
+    "fcn-16s lite0": ("fcn", {"skips": 1, "head_width": 8, "encoder": "efficientnet_lite0"}),
+    "fcn-8s lite0": ("fcn", {"skips": 2, "head_width": 8, "encoder": "efficientnet_lite0"}),
+}
+CHANNELS, CLASSES = 2, 3
+_BUILT: dict[str, Network] = {}
+
+
+@pytest.fixture(params=CASES)
+def network(request: pytest.FixtureRequest) -> Network:
+    """One network per case in eval mode, with norm statistics that are not the identity; tests do not change it."""
+    return built(request.param)
+
+
+def built(case: str) -> Network:
+    if case not in _BUILT:
+        torch.manual_seed(0)
+        name, options = CASES[case]
+        made = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).eval()
+        for module in made.modules():
+            if isinstance(module, tuple(NORM.values())):
+                torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
+                torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
+                torch.nn.init.uniform_(module.bias, -0.2, 0.2)
+        made.set_normalisation([100.0, 50.0], [60.0, 30.0])
+        _BUILT[case] = made
+    return _BUILT[case]
+
+
+def image(*size: int, count: int = 1, seed: int = 1) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, 256, (count, CHANNELS, *size), generator=generator).float()
+
+
+@torch.inference_mode()
+def run(network: Network, x: Tensor) -> Tensor:
+    return network(x)
+
+
+def close(one: Tensor, other: Tensor, tolerance: float = 1e-5) -> bool:
+    """Within `tolerance` of the largest absolute logit."""
+    return float((one.float() - other.float()).abs().max()) <= tolerance * float(other.abs().max())
+
+
+def test_every_network_has_a_case() -> None:
+    assert {name for name, _ in CASES.values()} == set(NETWORKS)
+
+
+@pytest.mark.parametrize("case", CASES)
+@settings(max_examples=4, deadline=None)
+@given(height=st.integers(1, 67), width=st.integers(1, 131))
+@example(height=1, width=1)
+@example(height=67, width=131)
+@example(height=1, width=97)
+def test_logits_have_the_size_of_the_image(case: str, height: int, width: int) -> None:
+    logits = run(built(case), image(height, width))
+    assert logits.shape == (1, CLASSES, height, width)
+    assert logits.isfinite().all()
+
+
+def test_eval_is_deterministic_and_leaves_the_input_alone(network: Network) -> None:
+    x = image(37, 41)
+    before = x.clone()
+    assert torch.equal(run(network, x), run(network, x))
+    assert torch.equal(x, before)
+
+
+def test_images_of_a_batch_do_not_see_each_other(network: Network) -> None:
+    x = image(40, 33, count=3)
+    whole = run(network, x)
+    for index in range(3):
+        assert close(run(network, x[index : index + 1]), whole[index : index + 1])
+
+
+def test_the_layout_changes_no_value(network: Network) -> None:
+    x = image(45, 70, count=2)
+    assert close(run(network, x.contiguous(memory_format=torch.channels_last)), run(network, x))
+
+
+def test_every_parameter_gets_a_gradient(network: Network) -> None:
+    name, options = network_recipe(network)
+    torch.manual_seed(2)
+    fresh = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).train()
+    (fresh(image(64, 64, count=4) / 128) * torch.randn(4, CLASSES, 64, 64)).sum().backward()
+    silent = [key for key, value in fresh.named_parameters() if value.grad is None or not value.grad.any()]
+    assert silent == []
+
+
+def test_bfloat16_weights_give_nearly_the_same_logits(network: Network) -> None:
+    name, options = network_recipe(network)
+    half = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).eval()
+    half.load_state_dict(network.state_dict())
+    half = half.to(torch.bfloat16)
+    x = image(64, 50)
+    logits = run(half, x)
+    assert logits.dtype == torch.bfloat16
+    assert half.mean.dtype == half.std.dtype == torch.float32
+    difference = (logits.float() - run(network, x)).abs().mean()
+    assert difference < 0.1 * run(network, x).abs().mean()
+
+
+def test_autocast_gives_nearly_the_same_logits(network: Network) -> None:
+    x = image(64, 50)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = run(network, x)
+    assert (logits.float() - run(network, x)).abs().mean() < 0.1 * run(network, x).abs().mean()
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float64])
+def test_raw_values_of_any_dtype_give_the_same_logits(network: Network, dtype: torch.dtype) -> None:
+    x = image(20, 30)
+    assert torch.equal(run(network, x.to(dtype)), run(network, x))
+
+
+def test_a_network_is_built_again_from_its_recipe(network: Network) -> None:
+    name, options = network_recipe(network)
+    again = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).eval()
+    assert again.config == network.config
+    again.load_state_dict(network.state_dict(), strict=True)
+    assert torch.equal(run(again, image(33, 20)), run(network, image(33, 20)))
+
+
+def test_a_tile_with_its_context_equals_the_whole(network: Network) -> None:
+    stride = network.stride
+    halo = [-(-side // stride) * stride for side in network.reach]
+    start = halo[0] + 2 * stride
+    stop = start + stride + 5
+    x = image(stop + halo[1] + 2 * stride + 3, 2 * stride + 7)
+    whole = run(network, x)
+    tile = run(network, x[:, :, start - halo[0] : stop + halo[1]])[:, :, halo[0] : halo[0] + stop - start]
+    assert network.local
+    assert close(tile, whole[:, :, start:stop])
+
+
+def probed_reach(network: Network) -> tuple[int, int]:
+    """(before, after): poison one input row for each phase of the stride, read which output rows turn NaN."""
+    stride = network.stride
+    room = -(-(max(network.reach) + 1) // stride) * stride + 2 * stride
+    rows = 2 * room + stride
+    before = after = 0
+    for phase in range(stride):
+        poisoned = room + phase
+        x = torch.zeros(1, CHANNELS, rows, 1)
+        x[:, :, poisoned] = float("nan")
+        bad = run(network, x).isnan().any(dim=1).any(dim=-1)[0].nonzero().flatten()
+        assert int(bad[0]) > 0
+        assert int(bad[-1]) < rows - 1
+        before, after = max(before, int(bad[-1]) - poisoned), max(after, poisoned - int(bad[0]))
+    return before, after
+
+
+def test_the_reach_is_what_the_nan_probe_finds(network: Network) -> None:
+    assert network.reach == probed_reach(network)

@@ -1,0 +1,135 @@
+"""The public functions, from two folders to masks, scores and a picture."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keepmap
+from keepmap.api import Run
+from keepmap.data.drawn import draw_dataset
+from keepmap.errors import DataError, Interrupted, OptionError, OutputError, RunError
+from keepmap.training.loop import Position
+
+SMALL = {"model": "encoder_unet", "encoder": "efficientnet_lite0", "steps": 2, "crop": 64, "batch": 2}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    draw_dataset(folder, count=6, seed=0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return keepmap.train(data / "images", data / "masks", out, weights="none", precision="float32", **SMALL)
+
+
+def test_train_returns_what_is_on_disk(run: Run) -> None:
+    assert run.steps == 2
+    assert (run.path / "model.safetensors").is_file()
+    assert run.plan.crop == 64
+    assert 0 <= run.best <= 1
+
+
+def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path) -> None:
+    written = keepmap.predict(run.path, data / "images", tmp_path / "out", precision="float32")
+    assert len(written) == 6
+    for file in written:
+        with Image.open(file) as mask, Image.open(data / "images" / file.name) as image:
+            assert mask.size == image.size
+            assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+    of_run = keepmap.evaluate(run.path, data / "images", data / "masks", precision="float32")
+    of_files = keepmap.evaluate(tmp_path / "out", data / "masks")
+    assert of_run.matrix == of_files.matrix
+
+
+def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:
+    predictor = keepmap.load(run.path, precision="float32")
+    image = np.asarray(Image.open(sorted((data / "images").iterdir())[0]))
+    labels = predictor(image)
+    probabilities = predictor.probabilities(image)
+    assert labels.shape == image.shape[:2]
+    assert probabilities.shape == (3, *image.shape[:2])
+    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
+    with pytest.raises(DataError, match="1 channel"):
+        predictor(image[..., 0])
+
+
+def test_check_reports(data: Path) -> None:
+    report = keepmap.check(data / "images", data / "masks")
+    assert not report.failed
+    assert len(report.facts) == 6
+
+
+def test_an_existing_run_is_safe(data: Path, run: Run) -> None:
+    with pytest.raises(OutputError, match="--resume"):
+        keepmap.train(data / "images", data / "masks", run.path, steps=1)
+
+
+def test_resume_of_a_finished_run_ends_at_once(run: Run) -> None:
+    again = keepmap.train(out=run.path, resume=True)
+    assert (again.steps, again.best) == (2, run.best)
+
+
+def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="No RUN folder"):
+        keepmap.train(data / "images", data / "masks")
+    with pytest.raises(OptionError, match="Images and masks are needed"):
+        keepmap.train(out=tmp_path / "run")
+    with pytest.raises(OptionError, match="takes no folders and no options"):
+        keepmap.train(out=run.path, resume=True, seed=3)
+    with pytest.raises(RunError, match="is no RUN"):
+        keepmap.train(out=tmp_path / "absent", resume=True)
+    with pytest.raises(OptionError, match="two or three folders"):
+        keepmap.evaluate(run.path)
+    with pytest.raises(OptionError, match="needs images as well"):
+        keepmap.evaluate(run.path, data / "masks")
+    with pytest.raises(OptionError, match="weights cannot be 'imagnet'"):
+        keepmap.train(data / "images", data / "masks", tmp_path / "run", weights="imagnet")  # type: ignore[arg-type]
+    with pytest.raises(OptionError, match="brings its own"):
+        keepmap.evaluate(run.path, data / "images", data / "masks", ignore="1")
+
+
+def test_an_interrupt_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = object()
+    monkeypatch.setattr("keepmap.api.begin", lambda *_: (_Steps(plan), Position(step=3, signal=15)))
+    with pytest.raises(Interrupted, match="after step 3 of 9") as caught:
+        keepmap.train(data / "images", data / "masks", tmp_path / "run")
+    assert caught.value.exit_code == 143
+    assert "--resume" in caught.value.do
+
+
+class _Steps:
+    """A plan of nine steps."""
+
+    steps = 9
+
+    def __init__(self, plan: object) -> None:
+        self.plan = plan
+
+
+def test_models_are_listed_built_and_described() -> None:
+    rows = keepmap.list_models()
+    assert {"unet", "fcn", "encoder_unet"} <= {row.name for row in rows}
+    network = keepmap.build_model("unet", channels=2, classes=3, widths=(4, 8))
+    assert network.config.widths == (4, 8)
+    with pytest.raises(OptionError, match="did you mean widths"):
+        keepmap.build_model("unet", channels=2, classes=3, width=(4, 8))
+    with pytest.raises(OptionError, match="did you mean unet"):
+        keepmap.build_model("u_net", channels=2, classes=3)
+    levels = keepmap.describe_network("unet", size=(361, 479), widths=(4, 8, 16))
+    assert len(levels) == 3
+
+
+def test_the_demo_leaves_a_picture_and_a_run(tmp_path: Path) -> None:
+    result = keepmap.demo(tmp_path / "demo", time="15s")
+    assert result.scores.mean_iou is not None
+    with Image.open(result.picture) as picture:
+        assert picture.width > 400
+    assert len(list((tmp_path / "demo" / "predictions").iterdir())) > 0
+    with pytest.raises(OutputError, match="not empty"):
+        keepmap.demo(tmp_path / "demo")

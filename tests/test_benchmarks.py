@@ -1,0 +1,164 @@
+"""The benchmark scripts: what they copy, parse, compare and write, without their minutes of measuring."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import keepmap
+
+FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
+PRINTED = "lite0 camvid 600 s seed 0: 371 steps, 2968 crops; mean IoU 0.3558; per class [0.76, 0.52, 0.0]\n"
+
+
+@pytest.fixture
+def load(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A benchmark script as a module, found as Python finds it when the script is run."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+    names = {path.stem for path in FOLDER.glob("*.py")}
+
+    def load(name: str) -> ModuleType:
+        for stale in names & set(sys.modules):
+            monkeypatch.delitem(sys.modules, stale)
+        return importlib.import_module(name)
+
+    return load
+
+
+def write_sample(data: Path) -> None:
+    """A nuclei folder of three images as DATA has it: black, with one white square each."""
+    for kind in ("images", "masks"):
+        (data / "nuclei" / kind).mkdir(parents=True)
+    for number in range(3):
+        mask = np.zeros((20, 20), np.uint8)
+        mask[5:15, 5 : 10 + number] = 255
+        Image.fromarray(mask).save(data / "nuclei" / "masks" / f"{number}.png")
+        Image.fromarray(np.stack([mask] * 3, -1)).save(data / "nuclei" / "images" / f"{number}.png")
+    split = {"train": ["0.png", "1.png"], "test": ["2.png"]}
+    (data / "nuclei" / "split.json").write_text(json.dumps(split))
+
+
+def test_parts_are_copied_apart(tmp_path: Path, load: Any) -> None:
+    write_sample(tmp_path / "data")
+    assert load("accuracy").copy_parts(tmp_path / "data", "nuclei", tmp_path) == ["2.png"]
+    found = {p.relative_to(tmp_path).as_posix() for part in ("train", "test") for p in (tmp_path / part).rglob("*.png")}
+    assert found == {f"train/{k}/{n}.png" for k in ("images", "masks") for n in (0, 1)} | {
+        "test/images/2.png",
+        "test/masks/2.png",
+    }
+
+
+def test_matrix_counts_truth_by_row(tmp_path: Path, load: Any) -> None:
+    accuracy = load("accuracy")
+    write_sample(tmp_path / "data")
+    accuracy.copy_parts(tmp_path / "data", "nuclei", tmp_path)
+    (tmp_path / "predictions").mkdir()
+    Image.fromarray(np.full((20, 20), 255, np.uint8)).save(tmp_path / "predictions" / "2.png")
+    matrices = accuracy.matrices_of(tmp_path, accuracy.TASKS["nuclei"], ["2.png"])
+    assert matrices.tolist() == [[[0, 400 - 70], [0, 70]]]
+
+
+def test_ignored_pixels_are_in_no_matrix(tmp_path: Path, load: Any) -> None:
+    accuracy = load("accuracy")
+    for name, values in (("test/masks", [0, 11, 3]), ("predictions", [0, 0, 2])):
+        (tmp_path / name).mkdir(parents=True)
+        Image.fromarray(np.array([values], np.uint8)).save(tmp_path / name / "a.png")
+    matrix = accuracy.matrices_of(tmp_path, accuracy.TASKS["camvid"], ["a.png"])[0]
+    assert matrix.sum() == 2
+    assert matrix[0, 0] == matrix[3, 2] == 1
+
+
+def test_printed_line_of_the_baseline_is_read(load: Any) -> None:
+    accuracy = load("accuracy")
+    assert accuracy.parse_plain(PRINTED) == (371, [0.76, 0.52, 0.0])
+    with pytest.raises(ValueError, match="the baseline printed 'nothing'"):
+        accuracy.parse_plain("nothing")
+
+
+def test_command_names_no_folder_of_this_machine(tmp_path: Path, load: Any) -> None:
+    line = load("common").command_line([str(FOLDER / "speed.py"), str(tmp_path / "data"), "--rounds", "4"])
+    assert line == "python benchmarks/speed.py .../data --rounds 4"
+
+
+def test_plain_network_computes_what_ours_computes(load: Any) -> None:
+    """The peer of the speed benchmark is the same function of the same weights."""
+    torch.manual_seed(0)
+    ours = keepmap.build_model("unet", channels=3, classes=2, widths=(8, 16, 32)).eval()
+    plain = load("plain_unet").PlainUNet(2, (8, 16, 32)).eval()
+    plain.take_over({name: t for name, t in ours.state_dict().items() if name not in ("mean", "std")})
+    x = torch.randn(1, 3, 16, 24)
+    with torch.inference_mode():
+        torch.testing.assert_close(plain(x), ours(x), atol=1e-5, rtol=1e-4)
+    with pytest.raises(ValueError, match="another network"):
+        plain.take_over(dict(list(ours.state_dict().items())[:5]))
+
+
+def test_calls_alternate(load: Any) -> None:
+    order: list[str] = []
+    ours, theirs = load("speed").seconds_in_turn(lambda: order.append("a"), lambda: order.append("b"), 2)
+    assert "".join(order) == "ababab"
+    assert len(ours) == len(theirs) == 2
+
+
+def test_memory_benchmark_makes_a_run_that_predicts(tmp_path: Path, load: Any) -> None:
+    run = load("memory").make_run(tmp_path / "run")
+    assert keepmap.load(run)(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7)
+
+
+def arm(name: str, hits: int) -> dict[str, Any]:
+    matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
+    return {
+        "task": "nuclei", "arm": name, "seed": 0, "seconds": 300, "classes": ["background", "nucleus"],
+        "train_seconds": 299.4, "evaluate_seconds": 9.0, "commands": ["train it"], "said": ["plan"],
+        "iou": [0.9, hits / 100], "matrices": matrices,
+    }  # fmt: skip
+
+
+ROW = {"unit": "images per second", "keepmap": 1.2, "plain": 0.4, "ratio": 3.0}
+RESULTS: dict[str, dict[str, Any]] = {
+    "accuracy-nuclei-keepmap-seed0": arm("keepmap", 90),
+    "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
+    "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
+    "memory": {"widths": [16, 32], "rows": [{"side": 64, "limit": "default", "peak_mib": 300.4, "seconds": 4.0}]},
+    "speed": {
+        "precision": "bfloat16", "logit_difference": 1e-6, "training": ROW,
+        "inference": {**ROW, "equal_labels": 0.999, "gflop": 385.0, "gflop_per_second": 300.0},
+        "matrix_product": {"float32": 170.0, "bfloat16": 360.0},
+    },
+}  # fmt: skip
+
+
+def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = load("common")
+    monkeypatch.setattr(common, "ROOT", tmp_path)
+    monkeypatch.setattr(common, "RESULTS", tmp_path / "results")
+    for name, figures in RESULTS.items():
+        common.write_result(name, figures)
+    assemble = importlib.import_module("assemble")
+    assemble.main(tmp_path / "RESULTS.md")
+    page = (tmp_path / "RESULTS.md").read_text()
+    assert page.count("\n## ") == 4
+    assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
+    assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
+    assert "0.83 of the matrix product" in page
+    assert f"torch {torch.__version__}" in page
+
+
+def test_pair_of_equals_does_not_differ(load: Any) -> None:
+    assert load("assemble").paired_interval(arm("keepmap", 90), arm("plain-lite0", 90)) == (0.0, 0.0, 0.0)
+
+
+def test_page_is_what_the_results_say(load: Any) -> None:
+    page = FOLDER / "RESULTS.md"
+    if not page.exists():
+        pytest.skip("no results yet")
+    assert load("assemble").assemble() == page.read_text(encoding="utf-8")

@@ -1,0 +1,99 @@
+"""Every command and every line of Python in the README runs, on drawn images and with two steps in place of minutes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keepmap.cli.main import COMMANDS, main
+from keepmap.data.drawn import draw_dataset
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SHORT = ["--steps", "2", "--crop", "64", "--batch", "2"]
+LENGTHS = {"--time", "--steps", "--epochs"}
+
+
+def blocks(language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands() -> Iterator[list[str]]:
+    """The words of each line of each shell block, without comments."""
+    for line in "".join(blocks("sh")).splitlines():
+        if words := shlex.split(line, comments=True):
+            yield words
+
+
+def shortened(words: list[str]) -> list[str]:
+    """A keepmap command that takes seconds: two steps of training, or five seconds of demo."""
+    verb, *rest = words
+    kept = [w for i, w in enumerate(rest) if w not in LENGTHS and (i == 0 or rest[i - 1] not in LENGTHS)]
+    if verb == "train" and "--resume" not in rest:
+        return [verb, *kept, *SHORT]
+    return [verb, *kept, "--time", "5s"] if verb == "demo" else words
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with all that the README takes for granted, as the current one."""
+    draw_dataset(tmp_path, count=5, seed=0)
+    draw_dataset(tmp_path / "test", count=2, seed=1)
+    shutil.copy(tmp_path / "test" / "images" / "cells_001.png", tmp_path / "photo.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_keepmap_command_runs(desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for program, *words in commands():
+        if program == "keepmap":
+            code = main(shortened(words))
+            assert code == 0, f"keepmap {shlex.join(shortened(words))}: {capsys.readouterr()}"
+    assert (desk / "scores.json").stat().st_size > 0
+    assert {path.name for path in (desk / "predictions").rglob("*.png")} >= {"photo.png", "cells_000.png"}
+    tree = {line.split()[1].rstrip("/") for line in README.splitlines() if line.startswith(("├", "└"))}
+    assert tree == {path.name for path in (desk / "run").iterdir()}
+
+
+def test_every_line_of_python_runs(desk: Path) -> None:
+    for block in blocks("python"):
+        code = re.sub(r'time="\w+"', "steps=2, crop=64, batch=2", block)
+        space: dict[str, object] = {}
+        exec(compile(code, "README.md", "exec"), space)
+        assert space["labels"].shape == space["image"].shape[:2]  # type: ignore[attr-defined]
+
+
+def test_every_verb_is_shown() -> None:
+    shown = {words[1] for words in commands() if words[0] == "keepmap"}
+    assert shown == {command.__name__ for command in COMMANDS}
+
+
+def test_set_up_commands_exist() -> None:
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    for program, *words in commands():
+        if program == "make":
+            assert set(words) <= set(targets)
+        elif program == "pip":
+            assert set(re.findall(r"\[(\w+)\]", words[-1])) <= set(extras)
+        else:
+            assert program == "keepmap"
+
+
+def test_linked_files_exist() -> None:
+    for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "docs" / "architecture.md"):
+        for target in re.findall(r"\]\(([^):#]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_shortening_leaves_no_minutes() -> None:
+    assert shortened(["train", "a", "b", "-o", "r", "--time", "10m"]) == ["train", "a", "b", "-o", "r", *SHORT]
+    assert shortened(["train", "-o", "r", "--resume"]) == ["train", "-o", "r", "--resume"]
+    assert shortened(["demo", "--time", "1m"]) == ["demo", "--time", "5s"]

@@ -155,7 +155,7 @@ def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path) -> N
 
         patch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1e-5, 1))
         plan, position = begin(
-            *folders, run, TrainOptions(model="unet", time="7s", crop=64, batch=2, device="cpu"), Silent()
+            *folders, run, TrainOptions(model="unet", time="10s", crop=64, batch=2, device="cpu"), Silent()
         )
     assert plan.seconds is not None and plan.seconds < 3
     assert 0 < position.step < plan.steps

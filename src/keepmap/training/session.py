@@ -37,8 +37,8 @@ from keepmap.training.measure import measure_step
 from keepmap.training.validation import validate
 
 _DEFAULT_TIME = "10m"
-_MARGIN = 4.0
-"""Seconds kept back for starting Python, the last save and the last lines."""
+_MARGIN = 8.0
+"""Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
 _HELD_OUT = 0.1
 _MEASURING = 0.03
 """Share of the time that measuring one setting may take."""

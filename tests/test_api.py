@@ -131,5 +131,5 @@ def test_the_demo_leaves_a_picture_and_a_run(tmp_path: Path) -> None:
     with Image.open(result.picture) as picture:
         assert picture.width > 400
     assert len(list((tmp_path / "demo" / "predictions").iterdir())) > 0
-    with pytest.raises(OutputError, match="not empty"):
+    with pytest.raises(OutputError, match="no empty folder"):
         keepmap.demo(tmp_path / "demo")

@@ -18,6 +18,7 @@ def test_silent_is_a_progress_and_its_own_tracker(capsys: pytest.CaptureFixture[
     with progress.track("train", 10, "steps") as tracker:
         tracker.advance()
         tracker.advance(0.5, loss=0.1, phase="warm-up")
+        tracker.resize(7)
         with progress.track("validate", 2, "images") as inner:
             inner.advance()
     assert capsys.readouterr() == ("", "")

@@ -17,6 +17,7 @@ CONFIG = RunConfig("unet", {"widths": [4, 8]}, 3, "uint8", LABELS, "0.1.0")
 def saved_run(path: Path) -> RunFolder:
     run = RunFolder(path)
     run.check_free()
+    run.create()
     run.write_config(CONFIG)
     torch.manual_seed(0)
     network = build_network("unet", channels=3, classes=2, options=CONFIG.options)
@@ -74,11 +75,18 @@ def test_an_existing_run_or_a_full_folder_is_never_overwritten(tmp_path: Path) -
         RunFolder(tmp_path / "file" / "run").check_free()
 
 
-def test_a_folder_that_nothing_came_of_goes_away(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
-    run.check_free()
-    run.discard_if_empty()
-    assert not run.path.exists()
+def test_looking_whether_a_run_can_be_made_makes_nothing(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "deep" / "run").check_free()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(path: Path, *_: object, **__: object) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", denied)
+    with pytest.raises(OutputError, match="Permission denied"):
+        RunFolder(tmp_path / "run").check_free()
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +97,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(OutputError, match="file of before is intact"):
+    with pytest.raises(OutputError, match="a file that was there is as it was"):
         write_tensors(file, {"a": torch.zeros(3)}, step=2)
     tensors, header = read_tensors(file)
     assert (tensors["a"].tolist(), header) == ([1, 1, 1], {"step": 1})

@@ -15,7 +15,7 @@ from keepmap.config import from_arguments
 from keepmap.data.drawn import draw_dataset
 from keepmap.data.labels import read_class_names
 from keepmap.data.scan import DataReport, scan
-from keepmap.errors import Interrupted, OptionError, OutputError
+from keepmap.errors import Interrupted, OptionError
 from keepmap.evaluation import evaluate_folders, evaluate_run
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
@@ -183,11 +183,16 @@ def evaluate(
     if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
         raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:
+        if (memory, device, precision) != (None, "auto", "auto"):
+            raise OptionError("--memory, --device and --precision are for a RUN; nothing is computed here.")
         return evaluate_folders(Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, progress=show)
     if len(folders) != 2:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
     if names is not None or options.ignore != "auto":
-        raise OptionError("A RUN brings its own classes and ignored value.", do="leave out --classes and --ignore")
+        raise OptionError(
+            "A RUN brings its own classes and ignored value.",
+            do="leave out --classes and --ignore, or predict first and evaluate PREDICTIONS MASKS with them",
+        )
     predictor = load(source, device=options.device, precision=options.precision, memory=options.memory)
     return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), progress=show)
 
@@ -216,8 +221,7 @@ def demo(out: StrPath = "keepmap-demo", *, time: str = "1m", seed: int = 0, prog
     """Draw a small data set, train on it, score and predict images that were not seen, and draw one picture."""
     options = from_arguments(DemoOptions, locals())
     show, folder = progress or Silent(), Path(out)
-    if folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} exists and is not empty.", do="choose another folder, or delete it")
+    RunFolder(folder).check_free()
     seen, unseen = folder / "data" / "train", folder / "data" / "test"
     draw_dataset(seen, count=40, seed=options.seed)
     draw_dataset(unseen, count=10, seed=options.seed + 1)

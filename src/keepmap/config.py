@@ -11,7 +11,7 @@ import json
 import os
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -100,19 +100,31 @@ def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
     raise error(f"{where} has the wrong type.", found=repr(value), expected=name)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` so that `path` holds either the old or the whole new content. Raises OutputError."""
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it takes the name `path` when the block ends well, else it goes away.
+
+    `path` so holds the old or the whole new content, whenever the process dies. Raises OutputError for an OSError.
+    """
     partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("w", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(text)
-            file.flush()
+        yield partial
+        with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
+        raise OutputError(
+            f"{path} cannot be written; a file that was there is as it was.", found=error.strerror or str(error)
+        ) from error
+    finally:
         with contextlib.suppress(OSError):
             partial.unlink()
-        raise OutputError(f"{path} cannot be written.", found=str(error)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` whole or not at all. Raises OutputError."""
+    with whole_file(path) as partial:
+        partial.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, values: Mapping[str, Any], *, format: int) -> None:  # noqa: A002

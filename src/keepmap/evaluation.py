@@ -86,11 +86,14 @@ def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
     _require(files, masks)
     predicted = _by_stem(list_images(predictions)[0], predictions)
     pairs, missing = [], []
+    taken: dict[str, Path] = {}
     for stem, mask in _by_stem(files, masks).items():
         names = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS)]
         name = next((name for name in names if name in predicted), None)
         if name is None:
             missing.append(str(mask))
+        elif (other := taken.setdefault(name, mask)) != mask:
+            raise DataError(f"{other} and {mask} both belong to {predicted[name]}.", do="remove one of them")
         else:
             pairs.append(Pair(name, predicted[name], mask))
     if missing:
@@ -145,7 +148,7 @@ def _raise_errors(findings: Sequence[Finding]) -> None:
 
 def _require(files: Sequence[object], folder: Path) -> None:
     if not files:
-        raise DataError(f"The folder {folder} holds no images.", expected="PNG, JPEG or TIFF files")
+        raise DataError(f"The folder {folder} holds no images.", expected="PNG or TIFF files")
 
 
 def _same_size(pair: Pair, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

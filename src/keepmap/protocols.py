@@ -57,6 +57,9 @@ class Tracker(Protocol):
     def advance(self, done: float = 1, **figures: float | str) -> None:
         """`done` more units are finished; figures (loss=0.31, ...) are shown beside the bar."""
 
+    def resize(self, total: float) -> None:
+        """The step turned out to be of `total` units."""
+
 
 class Progress(Protocol):
     """Where long steps say how far they are: a bar, plain lines or nothing."""
@@ -79,6 +82,9 @@ class Silent:
         return self
 
     def advance(self, done: float = 1, **figures: float | str) -> None:
+        """Nothing."""
+
+    def resize(self, total: float) -> None:
         """Nothing."""
 
     def __enter__(self) -> Silent:

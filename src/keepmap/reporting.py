@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet
 from keepmap.data.masks import read_mask
 from keepmap.data.overlay import comparison
+from keepmap.data.sinks import write_picture
 from keepmap.protocols import Array
 
 _ROWS = 3
@@ -35,7 +35,7 @@ def draw_comparisons(triples: Sequence[tuple[Path, Path, Path]], labels: LabelSe
         rows.append(comparison(open_image(image).read(), expected, found, labels))
     width = max(row.shape[1] for row in rows)
     framed = [np.pad(row, ((0, _MARGIN), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
-    Image.fromarray(np.concatenate(framed)).save(out)
+    write_picture(out, np.concatenate(framed))
     return out
 
 

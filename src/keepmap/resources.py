@@ -6,7 +6,6 @@ Knows nothing of networks or images. torch is imported on use, so that the comma
 from __future__ import annotations
 
 import os
-import resource as _resource
 import sys
 import time
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from keepmap.errors import OptionError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
+PRECISIONS = ("auto", "float32", "bfloat16")
 _CGROUP = Path("/sys/fs/cgroup")
 
 
@@ -39,7 +39,10 @@ def thread_count() -> int:
 
 
 def free_memory() -> int:
-    """Bytes that can still be allocated: what the system reports as available, cut by a cgroup's limit."""
+    """Bytes that can still be allocated: what the system reports as available, cut by a cgroup's limit.
+
+    File pages that a cgroup could drop at once count as free. Where a system tells nothing (Windows), 4 GiB are taken.
+    """
     if hasattr(os, "sysconf") and "SC_AVPHYS_PAGES" in os.sysconf_names:
         free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     else:
@@ -50,7 +53,9 @@ def free_memory() -> int:
         free = int(rows["MemAvailable"].split()[0]) * 1024
     limit, used = _cgroup_words("memory.max"), _cgroup_words("memory.current")
     if limit and used and limit[0] != "max":
-        free = min(free, int(limit[0]) - int(used[0]))
+        words = _cgroup_words("memory.stat")
+        cache = dict(zip(words[::2], words[1::2], strict=False)).get("inactive_file", "0")
+        free = min(free, int(limit[0]) - int(used[0]) + int(cache))
     return max(free, 0)
 
 
@@ -62,8 +67,12 @@ def _cgroup_words(name: str) -> list[str]:
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes."""
-    peak = _resource.getrusage(_resource.RUSAGE_SELF).ru_maxrss
+    """Largest resident size of this process so far, in bytes; 0 where the system does not tell (Windows)."""
+    if sys.platform == "win32":
+        return 0
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
@@ -98,7 +107,9 @@ def has_bfloat16(device: str) -> bool:
 
 
 def resolve_precision(name: str, device: str) -> str:
-    """float32 or bfloat16: `name` itself, or for auto bfloat16 where the device has it."""
+    """float32 or bfloat16: `name` itself, or for auto bfloat16 where the device has it. Raises OptionError."""
+    if name not in PRECISIONS:
+        raise OptionError(f"--precision {name} does not exist.", found=name, expected=nearest(name, PRECISIONS))
     if name != "auto":
         return name
     return "bfloat16" if has_bfloat16(device) else "float32"

@@ -13,7 +13,8 @@ Knows names and formats, not how a training proceeds. Loading one takes its path
 from __future__ import annotations
 
 import json
-import os
+import math
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from keepmap.config import from_dict, read_json, to_dict, write_json
+from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json
 from keepmap.data.labels import LabelSet
 from keepmap.errors import OutputError, RunError
 from keepmap.networks.catalogue import build_network
@@ -81,23 +82,26 @@ class RunFolder:
         return self.path / "checkpoints" / "last.safetensors"
 
     def check_free(self) -> None:
-        """Raise OutputError unless a new RUN can be made here: absent or empty, and writable."""
-        if self.config_file.exists():
-            raise OutputError(f"{self.path} holds a RUN already.", do="choose another -o, or continue it with --resume")
-        if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
-            raise OutputError(f"{self.path} exists and is no empty folder.", do="choose another -o")
+        """Raise OutputError unless a new RUN can be made here: absent or empty, and writable. Creates nothing."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            probe = self.path / ".probe"
-            probe.write_bytes(b"")
-            probe.unlink()
+            if self.config_file.exists():
+                raise OutputError(
+                    f"{self.path} holds a RUN already.", do="choose another -o, or continue it with --resume"
+                )
+            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+                raise OutputError(f"{self.path} exists and is no empty folder.", do="choose another -o")
+            ground = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
+            with tempfile.TemporaryFile(dir=ground):
+                pass
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written.", found=str(error), do="choose another -o") from error
 
-    def discard_if_empty(self) -> None:
-        """Take back the folder that `check_free` made when nothing came of it."""
-        if self.path.is_dir() and not any(self.path.iterdir()):
-            self.path.rmdir()
+    def create(self) -> None:
+        """Make the folder. Raises OutputError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"{self.path} cannot be made.", found=str(error), do="choose another -o") from error
 
     def write_config(self, config: RunConfig) -> None:
         """Save config.json."""
@@ -114,9 +118,13 @@ class RunFolder:
         return from_dict(RunConfig, read_json(self.config_file, format=FORMAT), str(self.config_file), RunError)
 
     def append_metrics(self, **figures: float | int | str | None) -> None:
-        """Add one line to metrics.jsonl."""
-        with self.metrics_file.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(figures) + "\n")
+        """Add one line to metrics.jsonl; what is no number becomes null. Raises OutputError."""
+        plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+        try:
+            with self.metrics_file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(plain) + "\n")
+        except OSError as error:
+            raise OutputError(f"{self.metrics_file} cannot be written.", found=error.strerror or str(error)) from error
 
     def load_network(self) -> tuple[Network, RunConfig]:
         """The network with its best weights, in eval mode on the CPU. Raises RunError."""
@@ -138,19 +146,13 @@ class RunFolder:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> None:
     """Write tensors and a JSON header so that `path` holds the old or the whole new file. Raises OutputError."""
-    partial = path.with_name(f".{path.name}.partial")
     plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     try:
         path.parent.mkdir(exist_ok=True)
-        save_file(plain, partial, metadata={"format": "pt", "keepmap": json.dumps(header)})
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        with whole_file(path) as partial:
+            save_file(plain, partial, metadata={"format": "pt", "keepmap": json.dumps(header)})
     except (OSError, SafetensorError) as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(
-            f"{path} cannot be written; the file of before is intact.", found=str(error), do="free some space"
-        ) from error
+        raise OutputError(f"{path} cannot be written; a file that was there is as it was.", found=str(error)) from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -27,7 +27,7 @@ FINDINGS = (
 
 def _facts(stem: str, height: int, width: int, counts: dict[int, int]) -> FileFacts:
     path = Path(f"{stem}.png")
-    return FileFacts(stem, path, path, height, width, 3, "uint8", (0.0,) * 3, (0.0,) * 3, counts, {}, {})
+    return FileFacts(stem, path, path, height, width, 3, "uint8", "palette", (0.0,) * 3, (0.0,) * 3, counts, {}, {})
 
 
 def _report(

@@ -223,3 +223,12 @@ def test_the_display_follows_the_output(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(progress, "make_console", _terminal)
     assert isinstance(make_progress(quiet=False), TerminalProgress)
     assert isinstance(make_progress(quiet=True), Silent)
+
+
+def test_a_step_of_another_length_goes_on_towards_it(capsys: pytest.CaptureFixture[str]) -> None:
+    progress = PlainProgress()
+    with progress.track("train", 10, "images") as bar:
+        bar.advance(2)
+        bar.resize(30)
+        bar.advance(28)
+    assert "30/30 images" in capsys.readouterr().out

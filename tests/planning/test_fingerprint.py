@@ -16,7 +16,7 @@ def facts_of(image: np.ndarray, mask: np.ndarray) -> FileFacts:
     rows = (np.indices(mask.shape)[0] + 0.5) / mask.shape[0]
     return FileFacts(
         stem="x", image=Path("x.png"), mask=Path("x.png"), height=mask.shape[0], width=mask.shape[1],
-        channels=len(image), dtype=str(image.dtype),
+        channels=len(image), dtype=str(image.dtype), mask_mode="8-bit grey",
         sums=tuple(float(c.sum(dtype=float)) for c in image),
         squares=tuple(float((c.astype(float) ** 2).sum()) for c in image),
         counts={v: int((mask == v).sum()) for v in values},

@@ -10,6 +10,7 @@ from keepmap.planning.plan import Plan, plan_from_rows
 PLAN = Plan(
     network="unet", options={"widths": (4, 8)}, pretrained=False, mean=(1.0,), deviation=(2.0,), device="cpu",
     precision="float32", crop=64, batch=2, step_seconds=0.1, steps=5, seconds=None, validate_every=2,
+    validation_seconds=0.1, replanned_at=0,
     learning_rate=1e-3, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0, gain=0.1, shift=1.0,
     value_range=(0.0, 255.0), seed=3, because={},
 )  # fmt: skip

@@ -10,7 +10,7 @@ from keepmap.errors import OptionError
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost, Plan
-from keepmap.planning.planner import Situation, choose_network, make_plan
+from keepmap.planning.planner import Situation, choose_network, make_plan, replan
 
 NUCLEI = Fingerprint(
     images=100, channels=3, dtype="uint8", median_height=256, median_width=320, smallest_side=200, largest_side=900,
@@ -116,3 +116,26 @@ def test_small_images_get_small_crops() -> None:
     small = replace(NUCLEI, median_height=90, median_width=300)
     assert planned(figures=small).crop == 96
     assert planned(TrainOptions(crop=128), figures=small).crop == 128
+
+
+@given(step=st.integers(1, 50), pace=st.floats(0.05, 3), validation=st.floats(0, 10))
+@settings(deadline=None)
+def test_replanning_fills_the_rest_of_the_time(step: int, pace: float, validation: float) -> None:
+    plan = planned(seconds=300)
+    paced = replan(plan, step=step, seconds=step * pace, step_seconds=pace, validation_seconds=validation)
+    more = paced.steps - step
+    cost = step * pace + validation + more * (pace + validation / plan.validate_every)
+    assert more == 1 or 300 - 2 * (pace + validation) <= cost <= 300 + 1e-6
+    assert paced.replanned_at == step
+
+
+def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
+    figures = replace(NUCLEI, channels=3, deviation=(0.0, 50.0, 0.001))
+    choice = choose_network(figures, TrainOptions(weights="none"), HERE)
+    assert choice.deviation == (0.5, 50.0, 0.5)
+
+
+def test_when_the_smallest_batch_is_too_slow_the_crop_shrinks_too() -> None:
+    plan = planned(seconds=60, cost=4.0)
+    assert (plan.crop, plan.batch) == (128, 2)
+    assert "steps in the time" in plan.because["crop"]

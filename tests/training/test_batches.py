@@ -1,5 +1,7 @@
 """Batches depend on the step alone, whatever was drawn before."""
 
+from itertools import islice
+
 import numpy as np
 import pytest
 import torch
@@ -43,16 +45,16 @@ def test_shapes_and_types() -> None:
 
 
 def test_a_stream_gives_every_step_once_and_the_same_from_anywhere() -> None:
-    whole = list(batches().stream(0, 7))
+    whole = list(islice(batches().stream(0), 7))
     assert [step for step, _, _ in whole] == list(range(7))
-    for step, x, y in batches().stream(4, 7):
+    for step, x, y in islice(batches().stream(4), 3):
         assert torch.equal(x, whole[step][1])
         assert torch.equal(y, whole[step][2])
         assert torch.equal(x, batches().draw(step)[0])
 
 
 def test_a_stream_can_be_left() -> None:
-    for step, _, _ in batches().stream(0, 1000):
+    for step, _, _ in batches().stream(0):
         if step == 1:
             break
 
@@ -64,4 +66,4 @@ def test_errors_of_the_thread_arrive() -> None:
 
     broken = Batches(Broken(), Sampler(3, 2, 0), 32, HOW)  # type: ignore[arg-type]
     with pytest.raises(OSError, match=r"gone\.png"):
-        next(broken.stream(0, 2))
+        next(broken.stream(0))

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from keepmap.training.loop import fit, restore
 PLAN = Plan(
     network="unet", options={"widths": (4, 8)}, pretrained=False, mean=(0.0,), deviation=(1.0,), device="cpu",
     precision="float32", crop=16, batch=2, step_seconds=0.01, steps=6, seconds=None, validate_every=2,
+    validation_seconds=0.1, replanned_at=0,
     learning_rate=1e-2, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0, gain=0.1, shift=1.0,
     value_range=(0.0, 1.0), seed=0,
 )  # fmt: skip
@@ -34,8 +36,8 @@ class Noise(Batches):
 
     def __init__(self) -> None: ...
 
-    def stream(self, first: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        for step in range(first, stop):
+    def stream(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        for step in count(first):
             generator = torch.Generator().manual_seed(step)
             x = torch.rand(2, 1, 16, 16, generator=generator)
             if step >= self.broken:
@@ -56,7 +58,7 @@ def scores(mean_iou: float) -> Scores:
 @pytest.fixture
 def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
-    folder.check_free()
+    folder.create()
     return folder
 
 
@@ -96,7 +98,19 @@ def test_a_full_disk_is_an_error_and_keeps_what_was_there(run: RunFolder, monkey
 
 
 def test_a_foreign_state_is_refused(run: RunFolder) -> None:
-    run.path.mkdir(exist_ok=True)
     write_tensors(run.last_file, {"a": torch.zeros(1)}, position={"step": 1, "speed": 9})
     with pytest.raises(RunError, match=r"last\.safetensors has no field speed"):
         restore(engine(), run)
+
+
+def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder) -> None:
+    """Planned for steps of a tenth of a second; they take far less, so more of them fit, and plan.json says so."""
+    plan = replace(PLAN, steps=20, seconds=4.0, step_seconds=0.1, validate_every=5, learning_rate=1e-4)
+    plan = replace(plan, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
+    at = fit(engine(), plan, Noise(), lambda: scores(0.5), run, Silent())
+    rows = json.loads(run.plan_file.read_text())
+    assert rows["replanned_at"]["value"] == 5
+    assert "counted anew at step 5" in rows["steps"]["because"]
+    assert rows["steps"]["value"] > 20
+    assert at.step > 20
+    assert at.seconds < 4.0

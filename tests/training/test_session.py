@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 
 from keepmap.errors import DataError, OptionError, RunError
 from keepmap.options import TrainOptions
+from keepmap.planning.plan import Cost
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
 from keepmap.training import loop
@@ -38,7 +40,9 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small network, and steps that cost the same wherever a validation is planned by their cost."""
     monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1.0, 1))
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -52,14 +56,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
             os.kill(os.getpid(), signal.SIGINT)
         return real(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: loop_cost())
     monkeypatch.setattr(loop.Engine, "step", step)
-
-
-def loop_cost() -> object:
-    from keepmap.planning.plan import Cost
-
-    return Cost(0.01, 1)
 
 
 def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -80,7 +77,7 @@ def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_p
     assert network.mean.item() > 1
 
 
-@pytest.mark.parametrize("stops", [(1,), (3,), (2, 2)])
+@pytest.mark.parametrize("stops", [(1,), (3,), (2, 2), (6,), (4, 2)])
 def test_interrupted_and_continued_equals_uninterrupted(
     stops: tuple[int, ...], folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -96,10 +93,11 @@ def test_interrupted_and_continued_equals_uninterrupted(
             assert position.signal == signal.SIGINT
     _, position = go_on(parts, Silent())
     assert position.step == 6
-    expected, found = read_tensors(whole.last_file)[0], read_tensors(parts.last_file)[0]
-    assert expected.keys() == found.keys()
-    for name, tensor in expected.items():
-        assert torch.equal(tensor, found[name]), name
+    for one, other in ((whole.last_file, parts.last_file), (whole.model_file, parts.model_file)):
+        expected, found = read_tensors(one)[0], read_tensors(other)[0]
+        assert expected.keys() == found.keys()
+        for name, tensor in expected.items():
+            assert torch.equal(tensor, found[name]), name
 
 
 def test_an_interrupted_run_predicts(
@@ -123,7 +121,7 @@ def test_bad_data_leaves_no_run(folders: tuple[Path, Path], tmp_path: Path) -> N
     ("options", "message"),
     [
         (TrainOptions(time="5m", steps=3), "one length"),
-        (TrainOptions(steps=0), "too small"),
+        (TrainOptions(steps=0), "expected  1 to"),
         (TrainOptions(time="soon"), "cannot be read"),
         (TrainOptions(model="unett", steps=1), "did you mean unet"),
         (TrainOptions(model="encoder_unet", encoder="resnet19", steps=1), "did you mean resnet18"),
@@ -147,16 +145,40 @@ def test_a_changed_data_set_is_refused(folders: tuple[Path, Path], tmp_path: Pat
         go_on(run, Silent())
 
 
-def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan believes that a step costs nothing; the deadline stops it all the same."""
     run = RunFolder(tmp_path / "run")
-    with pytest.MonkeyPatch.context() as patch:
-        from keepmap.planning.plan import Cost
-
-        patch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1e-5, 1))
-        plan, position = begin(
-            *folders, run, TrainOptions(model="unet", time="10s", crop=64, batch=2, device="cpu"), Silent()
-        )
+    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1e-5, 1))
+    monkeypatch.setattr("keepmap.training.session._LEAST_SECONDS", 1.0)
+    options = TrainOptions(model="unet", time="10s", crop=64, batch=2, device="cpu")
+    plan, position = begin(*folders, run, options, Silent())
     assert plan.seconds is not None and plan.seconds < 3
     assert 0 < position.step < plan.steps
-    assert run.model_file.exists() and run.last_file.exists()
+    assert run.model_file.exists()
+    _, again = go_on(run, Silent())
+    assert (again.step, again.validated) == (position.step, position.validated)
+
+
+def test_a_run_that_was_stopped_before_its_first_step_is_not_continued(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin(*folders, run, OPTIONS, Silent())
+    run.last_file.unlink()
+    with pytest.raises(RunError, match="stopped before its first step"):
+        go_on(run, Silent())
+
+
+def test_resume_needs_neither_the_working_folder_nor_the_file_of_names(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("names.txt").write_text("ground\nthing\n")
+    for mask in folders[1].iterdir():
+        Image.fromarray(np.asarray(Image.open(mask)) // 255).save(mask)
+    run = RunFolder(tmp_path / "run")
+    begin(Path("images"), Path("masks"), run, replace(OPTIONS, classes="names.txt"), Silent())
+    Path("names.txt").unlink()
+    monkeypatch.chdir("/")
+    _, position = go_on(run, Silent())
+    assert position.step == 6

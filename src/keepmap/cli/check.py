@@ -74,7 +74,9 @@ def _totals(report: DataReport) -> str:
 
 def _images_sentence(report: DataReport) -> str:
     kinds = Counter(f"{fact.channels} x {fact.dtype}" for fact in report.facts)
-    return f"{len(report.facts)} good pairs, channels " + ", ".join(kinds)
+    modes = Counter(fact.mask_mode for fact in report.facts)
+    masks = ", ".join(f"{mode} ({count})" for mode, count in modes.most_common())
+    return f"{len(report.facts)} good pairs, channels {', '.join(kinds)}\nmasks   {masks}"
 
 
 def _sizes_sentence(report: DataReport) -> str:

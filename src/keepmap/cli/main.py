@@ -20,7 +20,7 @@ from keepmap.cli.evaluate import evaluate
 from keepmap.cli.models import models
 from keepmap.cli.predict import predict
 from keepmap.cli.train import train
-from keepmap.errors import Interrupted, KeepmapError, OptionError, nearest
+from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
 COMMANDS = (check, train, evaluate, predict, demo, models)
 
@@ -76,9 +76,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return _run(arguments)
     except KeepmapError as error:
-        failure = error
+        failure: KeepmapError = error
     except typer.TyperException as error:
         failure = _usage_failure(error)
+    except OSError as error:
+        failure = _file_failure(error)
     finally:
         signal.signal(signal.SIGTERM, before)
     from keepmap.cli.terminal import show_failure
@@ -98,6 +100,17 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _terminate(number: int, frame: object) -> NoReturn:
     """Leave through every `with` and `finally`, so that no half-written file stays behind."""
     raise SystemExit(128 + number)
+
+
+def _file_failure(error: OSError) -> OutputError:
+    """What the file system refused, with the file's name; an error without one is our own mistake and raised again."""
+    if error.filename is None:
+        raise error
+    return OutputError(
+        f"{error.filename} cannot be used.",
+        found=error.strerror or str(error),
+        do="look at its name and its permissions",
+    )
 
 
 def _usage_failure(error: typer.TyperException) -> OptionError:

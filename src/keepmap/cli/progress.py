@@ -135,6 +135,11 @@ class _MeterTracker:
         self._meter.advance(done, figures)
         self._changed(self._meter)
 
+    def resize(self, total: float) -> None:
+        """Go on towards another total."""
+        self._meter.total = total
+        self._changed(self._meter)
+
 
 class PlainProgress:
     """Progress as plain lines on stdout: one every five seconds at most, and one when a step is finished."""
@@ -209,7 +214,7 @@ class TerminalProgress:
 
     def _update(self, row: TaskID, meter: Meter) -> None:
         if self._bars is not None:
-            self._bars.update(row, completed=meter.done)
+            self._bars.update(row, completed=meter.done, total=meter.total)
 
 
 class _MeterColumn(ProgressColumn):

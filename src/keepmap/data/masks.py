@@ -19,6 +19,17 @@ from keepmap.protocols import Array
 _GREY_STEP = {2: 85, 4: 17}
 """Bits of a grey PNG -> what Pillow multiplies its values by."""
 
+_MODES = {
+    "1": "1-bit",
+    "L": "8-bit grey",
+    "P": "palette",
+    "I": "16-bit grey",
+    "I;16": "16-bit grey",
+    "LA": "grey with alpha",
+    "RGBA": "RGB with alpha",
+}
+"""Pillow's name of a mode -> ours, where they differ."""
+
 _EXPECTED = "one label value for each pixel: grey, palette or 1-bit PNG, or integer TIFF"
 
 
@@ -38,15 +49,13 @@ def read_mask(path: Path) -> npt.NDArray[np.int32]:
     return reader(path).astype(np.int32)
 
 
-def mask_size(path: Path) -> tuple[int, int]:
-    """(H, W) of a mask file from its header alone, orientation applied. Raises DataError."""
+def mask_mode(path: Path) -> str:
+    """How a mask file stores its values, from its header alone: "palette", "8-bit grey", ... Raises DataError."""
     if headers.SUFFIXES.get(path.suffix.lower()) == headers.TIFF:
         with tiff_image.opened(path) as page:
-            size, orientation = (page.imagelength, page.imagewidth), tiff_image.page_orientation(page)
-    else:
-        with pillow_image.opened(path) as file:
-            size, orientation = file.image.size[::-1], file.orientation
-    return (size[1], size[0]) if headers.turns(orientation) else size
+            return f"TIFF {page.dtype}"
+    with pillow_image.opened(path) as file:
+        return _MODES.get(file.image.mode, file.image.mode)
 
 
 def _read_pillow(path: Path) -> Array:

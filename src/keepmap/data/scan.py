@@ -18,7 +18,7 @@ from keepmap import resources
 from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, describe_counts, find_labels, unknown_values
-from keepmap.data.masks import read_mask
+from keepmap.data.masks import mask_mode, read_mask
 from keepmap.data.pairing import Pair, pair_folders
 from keepmap.errors import DataError, InputError
 from keepmap.protocols import Array, ArraySource, Progress
@@ -33,9 +33,9 @@ _MOST_VALUES = 300  # with more, no single file is to blame
 class FileFacts:
     """What a good pair is like.
 
-    height, width: pixels. sums, squares: of the raw values and of their squares, per channel. counts: pixels per label
-    value. row_centres: mean of (row + 0.5) / height per label value. brightness: mean over its pixels of the
-    mean over the channels, raw, per label value.
+    height, width: pixels. mask_mode: how the mask stores its values. sums, squares: of the raw values and of their
+    squares, per channel. counts: pixels per label value. row_centres: mean of (row + 0.5) / height per label value.
+    brightness: mean over its pixels of the mean over the channels, raw, per label value.
     """
 
     stem: str
@@ -45,6 +45,7 @@ class FileFacts:
     width: int
     channels: int
     dtype: str
+    mask_mode: str
     sums: tuple[float, ...]
     squares: tuple[float, ...]
     counts: dict[int, int]
@@ -198,7 +199,7 @@ def _measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32]) -> Fi
         rows_sum += (rows_of + rows.start + 0.5) @ by_row
     keys = [int(value) for value in values]
     return FileFacts(
-        pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype),
+        pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask),
         tuple(sums.tolist()), tuple(squares.tolist()),
         {key: int(count) for key, count in zip(keys, counts, strict=True)},
         dict(zip(keys, (rows_sum / counts / height).tolist(), strict=True)),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from keepmap.data.headers import require_pixels
 from keepmap.data.images import open_image
 from keepmap.data.masks import read_mask
 from keepmap.data.overlay import draw_overlay
@@ -101,6 +102,8 @@ def predict_files(
         try:
             source = open_image(job.image)
             predictor.check(source)
+            if job.overlay is not None:
+                require_pixels(job.image, source.shape[1], source.shape[2])
         except DataError as error:
             failures.append(Failure(job.image, error))
         else:

@@ -35,7 +35,9 @@ class Plan:
     step_seconds: float
     steps: int
     seconds: float | None
+    replanned_at: int
     validate_every: int
+    validation_seconds: float
     learning_rate: float
     warm_up: int
     weight_decay: float

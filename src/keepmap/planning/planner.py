@@ -18,12 +18,15 @@ from keepmap.planning.plan import Measure, Plan
 
 _FEWEST_STEPS = 120
 _WARM_UP = 30
+_LEAST_DEVIATION = 0.01
+"""Deviation that a channel at least counts as, as a share of the largest: a nearly constant one is not blown up."""
 _STEP_OVER_FORWARD = 3
 """A step computes about three forward passes: one forward, two backward."""
 _VALIDATION_SHARE = 0.06
 _MOST_VALIDATIONS = 10
 _UPRIGHT = 0.1
 _SMALLEST_CROP = 64
+_SMALLER_CROP = 128
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,8 @@ class Choice:
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
     """The network that the options name, or for auto the best that the data and the installed weights allow."""
-    data = (figures.mean, tuple(max(d, 1e-6) for d in figures.deviation))
+    floor = _LEAST_DEVIATION * max(figures.deviation)
+    data = (figures.mean, tuple(max(d, floor) for d in figures.deviation))
     rgb = figures.channels == 3 and figures.dtype == "uint8"
     fits = rgb and here.pretrained is not None and wanted.weights != "none"
     encoder = wanted.encoder
@@ -67,7 +71,9 @@ def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) 
                 found=f"--encoder {encoder}, --weights {wanted.weights}",
                 expected="--model encoder_unet or --model fcn",
             )
-        return Choice(wanted.model, _widths(wanted.model, here), False, *data, f"--model {wanted.model}")
+        options = _widths(wanted.model, here)
+        narrower = f", half as wide as the classic one for the {here.device}" if options else ""
+        return Choice(wanted.model, options, False, *data, f"--model {wanted.model}{narrower}")
     name = "encoder_unet" if wanted.model == "auto" else wanted.model
     if encoder == "auto":
         encoder, because = _choose_encoder(figures, wanted, here, fits)
@@ -88,7 +94,7 @@ def _choose_encoder(figures: Fingerprint, wanted: TrainOptions, here: Situation,
     if fits and here.pretrained is not None:
         return here.pretrained, "8-bit RGB images, and its ImageNet weights are installed"
     if wanted.weights == "none":
-        return "resnet18", "--weights none: the best network here that starts from scratch"
+        return "resnet18", "--weights none; without it, ImageNet weights are taken where they fit"
     if figures.channels != 3 or figures.dtype != "uint8":
         return "resnet18", (
             f"images of {figures.channels} channels of {figures.dtype}: ImageNet weights are for 8-bit RGB, "
@@ -116,19 +122,18 @@ def make_plan(
 ) -> Plan:
     """The plan that fills the seconds left of --time, or the steps or epochs that were asked for."""
     timed = wanted.steps is None and wanted.epochs is None
-    crop, crop_because = _crop(figures, wanted)
-    batch, batch_because = (8, "steady gradients") if wanted.batch is None else (wanted.batch, "--batch")
-    cost = measure(crop, batch)
-    while wanted.batch is None and batch > 2:
+    side, crop_because = _crop(figures, wanted)
+    batch_because = "steady gradients" if wanted.batch is None else "--batch"
+    for crop, batch in _settings(side, wanted):
+        cost = measure(crop, batch)
         if cost.bytes > here.memory:
-            reason = "more than the free memory"
+            reason = f"{cost.bytes / 2**30:.1f} GB, more than the free memory"
         elif timed and seconds_left() / cost.seconds < _FEWEST_STEPS:
-            reason = f"fewer than {_FEWEST_STEPS} steps in the time"
+            reason = f"{cost.seconds:.2f} s a step, fewer than {_FEWEST_STEPS} steps in the time"
         else:
             break
-        batch_because = f"{batch} take {cost.bytes / 2**30:.1f} GB and {cost.seconds:.2f} s a step: {reason}"
-        batch //= 2
-        cost = measure(crop, batch)
+        batch_because = f"{batch} crops of {crop} px take {reason}"
+    crop_because = crop_because if crop == side else batch_because
     draft = _fixed(choice, figures, wanted, here)
     draft = replace(draft, crop=crop, batch=batch, step_seconds=cost.seconds)
     lengths = _lengths(draft, figures, wanted, here.validation_pixels, seconds_left() if timed else None)
@@ -140,6 +145,13 @@ def make_plan(
         "step_seconds": f"median of measured steps at crop {crop}, batch {batch}",
     }
     return replace(lengths, because=because)
+
+
+def _settings(side: int, wanted: TrainOptions) -> list[tuple[int, int]]:
+    """(crop, batch), the best first; the last is taken whatever it costs. What was asked for does not change."""
+    batches = [8, 4, 2] if wanted.batch is None else [wanted.batch]
+    crops = [side] if wanted.crop is not None or side <= _SMALLER_CROP else [side, _SMALLER_CROP]
+    return [*((side, batch) for batch in batches), *((crop, batches[-1]) for crop in crops[1:])]
 
 
 def _crop(figures: Fingerprint, wanted: TrainOptions) -> tuple[int, str]:
@@ -169,17 +181,41 @@ def _lengths(
     count = _validations(steps * cost, validation)
     reasons = {
         "steps": because,
+        "replanned_at": "step at which the steps were counted anew, 0 for not yet",
         "seconds": "no limit" if seconds is None else "what --time leaves after reading and measuring",
-        "validate_every": f"{count} times: at most {_VALIDATION_SHARE:.0%} of the training time",
+        "validate_every": f"{count} times: {_VALIDATION_SHARE:.0%} of the training time, but once at least",
+        "validation_seconds": "the forward part of a step, for the pixels that are held out",
         "warm_up": f"{_WARM_UP} steps, or a tenth of a short training",
     }
     return replace(
         draft,
         steps=steps,
         seconds=seconds,
+        replanned_at=0,
         validate_every=max(1, math.ceil(steps / count)),
+        validation_seconds=round(validation, 3),
         warm_up=min(_WARM_UP, max(1, steps // 10)),
         because=reasons,
+    )
+
+
+def replan(plan: Plan, *, step: int, seconds: float, step_seconds: float, validation_seconds: float) -> Plan:
+    """`plan` with as many steps as the time allows at the pace of the training itself; done once, after a validation.
+
+    step, seconds: where the training stands; step_seconds, validation_seconds: what each was found to take.
+    """
+    left = (plan.seconds or 0.0) - seconds - validation_seconds
+    each = step_seconds + validation_seconds / plan.validate_every
+    steps = step + max(1, int(left / each))
+    reason = f"counted anew at step {step}: {step_seconds:.3f} s a step, {validation_seconds:.1f} s a validation"
+    because = {**plan.because, **dict.fromkeys(("steps", "step_seconds", "validation_seconds"), reason)}
+    return replace(
+        plan,
+        steps=steps,
+        step_seconds=step_seconds,
+        validation_seconds=validation_seconds,
+        replanned_at=step,
+        because=because,
     )
 
 
@@ -203,7 +239,8 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
     return Plan(
         network=choice.network, options=choice.options, pretrained=choice.pretrained,
         mean=choice.mean, deviation=choice.deviation, device=here.device, precision=here.precision,
-        crop=0, batch=0, step_seconds=0.0, steps=0, seconds=None, validate_every=0, warm_up=0,
+        crop=0, batch=0, step_seconds=0.0, steps=0, seconds=None, replanned_at=0,
+        validate_every=0, validation_seconds=0.0, warm_up=0,
         learning_rate=2e-3, weight_decay=1e-2, scale=(0.6, 1.7), upright=upright,
         invert=0.15 if mixed else 0.0, gain=0.3, shift=round(0.4 * statistics.fmean(figures.deviation), 3),
         value_range=(0.0, 255.0 if figures.dtype == "uint8" else 65535.0), seed=wanted.seed,
@@ -214,7 +251,7 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
             "mean": source,
             "deviation": source,
             "device": f"--device {wanted.device}",
-            "precision": "the device multiplies bfloat16 in hardware" if here.precision == "bfloat16" else "float32",
+            "precision": "what this device computes fastest" if wanted.precision == "auto" else "--precision",
             "learning_rate": "AdamW with cosine decay",
             "weight_decay": "AdamW",
             "scale": "objects vary in size and distance",

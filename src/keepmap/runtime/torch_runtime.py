@@ -90,7 +90,8 @@ class Runtime:
 
     def _tensor(self, x: Array) -> Tensor:
         """x on the device, channels_last; only the raw values travel, the network makes them floats."""
-        tensor = torch.from_numpy(x if x.flags.writeable else x.copy())
+        plain = x.flags.writeable and min(x.strides) >= 0
+        tensor = torch.from_numpy(x if plain else x.copy())
         if tensor.dtype == torch.uint16 and self.device == "mps":
             tensor = tensor.float()
         return tensor.to(self.device).contiguous(memory_format=torch.channels_last)

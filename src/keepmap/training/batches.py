@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import torch
@@ -42,13 +43,13 @@ class Batches:
             ys.append(y)
         return torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys)).long()
 
-    def stream(self, first: int, stop: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, x, y) for every step from `first` up to `stop`, the next ones drawn while one is in use."""
+    def stream(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(step, x, y) for every step from `first` on, without end, the next ones drawn while one is in use."""
         with ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches") as pool:
             ahead: list[Future[tuple[Tensor, Tensor]]] = []
             try:
-                for step in range(first, stop):
-                    while len(ahead) <= _AHEAD and step + len(ahead) < stop:
+                for step in count(first):
+                    while len(ahead) <= _AHEAD:
                         ahead.append(pool.submit(self.draw, step + len(ahead)))
                     x, y = ahead.pop(0).result()
                     yield step, x, y

@@ -20,7 +20,8 @@ _BETAS = (0.9, 0.999)
 class Engine:
     """A network and its AdamW optimiser, ready to step.
 
-    network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place, in channels_last memory.
+    network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place. In channels_last memory, but
+    for float32 on a CPU, which trains faster without.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
     """
 
@@ -28,7 +29,9 @@ class Engine:
         from lightning_fabric import Fabric  # noqa: PLC0415  (1.5 s to import: only training pays)
         from lightning_fabric.plugins.precision import MixedPrecision  # noqa: PLC0415
 
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        fast = device != "cpu" or precision == "bfloat16"
+        self._layout = torch.channels_last if fast else torch.contiguous_format
+        self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if precision == "bfloat16" else []
         self.fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
         decayed = [p for p in network.parameters() if p.ndim > 1]
@@ -40,18 +43,27 @@ class Engine:
     def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
         """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
 
-        A loss that is no number changes no weight.
+        Where the loss or a gradient is no number it returns NaN or infinity and changes nothing, running statistics
+        included.
         """
         self._model.train()
+        before = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        x = self.fabric.to_device(x).contiguous(memory_format=torch.channels_last)
+        x = self.fabric.to_device(x).contiguous(memory_format=self._layout)
         loss = cross_entropy_dice(self._model(x), self.fabric.to_device(y))
         value = float(loss.detach())
         if math.isfinite(value):
             self.optimiser.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
-            self._stepper.step()
+            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+            if math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
+                self._stepper.step()
+                return value
+            value = math.nan
+        with torch.no_grad():
+            for buffer, old in zip(self.network.buffers(), before, strict=True):
+                buffer.copy_(old)
         return value
 
     def state(self) -> dict[str, Tensor]:

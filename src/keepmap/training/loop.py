@@ -12,13 +12,14 @@ from dataclasses import dataclass
 
 import torch
 
-from keepmap.config import from_dict
+from keepmap.config import from_dict, write_json
 from keepmap.errors import RunError, TrainingError
 from keepmap.metrics.confusion import Scores
-from keepmap.planning.plan import Plan
-from keepmap.protocols import Progress
+from keepmap.planning.plan import FORMAT, Plan
+from keepmap.planning.planner import replan
+from keepmap.protocols import Progress, Silent, Tracker
 from keepmap.resources import Stopwatch
-from keepmap.runs import RunFolder, read_tensors, write_tensors
+from keepmap.runs import RunFolder, check_names, read_tensors, write_tensors
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine, learning_rate
 from keepmap.training.interrupt import caught_signals
@@ -26,19 +27,25 @@ from keepmap.training.interrupt import caught_signals
 _SAVE_SECONDS = 120.0
 _REPORT_SECONDS = 10.0
 _MOST_BAD_LOSSES = 10
+_RESERVE = 0.05
+"""Share of the time kept back for the last validation, until one was timed."""
+_SLACK = 1.3
+"""How much longer than expected, or than the one before, a validation may take."""
 
 
 @dataclass
 class Position:
     """Where a training stands; saved with the weights, so that it can go on from there.
 
-    step: steps done; best: best mean IoU on the held-out images, -1 before the first; seconds: training time spent;
-    bad: losses in a row that were no number; signal: what interrupted it, 0 for nothing.
+    step: steps done; best: best mean IoU on the held-out images, -1 before the first; validated: step of the last
+    validation; seconds: training time spent; bad: losses in a row that were no number; signal: what interrupted it,
+    0 for nothing.
     """
 
     step: int = 0
     best: float = -1.0
     best_step: int = 0
+    validated: int = 0
     seconds: float = 0.0
     bad: int = 0
     signal: int = 0
@@ -52,31 +59,29 @@ def fit(
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
     """
     at = restore(engine, run)
+    if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
+        _keep_if_best(engine, at, validate, run, Silent())
+    save(engine, run, at)
     spent, watch, saved, reported = at.seconds, Stopwatch(), Stopwatch(), Stopwatch()
-    reserve = _reserve(plan)
+    over = at.step >= plan.steps or _out_of_time(at, plan)
     with caught_signals() as interrupt, progress.track("train", plan.steps * plan.batch, "images") as bar:
         bar.advance(at.step * plan.batch)
-        for step, x, y in batches.stream(at.step, plan.steps):
+        for step, x, y in () if over else batches.stream(at.step):
             torch.manual_seed(plan.seed * 1_000_003 + step)
             loss = engine.step(x, y, learning_rate(step, plan))
-            at.step, at.seconds = step + 1, spent + watch.seconds
+            bar.advance(plan.batch, loss=loss)
+            at.step, at.seconds, at.signal = step + 1, spent + watch.seconds, interrupt.signal
             at.bad = 0 if math.isfinite(loss) else at.bad + 1
             if at.bad >= _MOST_BAD_LOSSES:
-                raise TrainingError(
-                    f"{run.path}: the loss was no number {at.bad} times in a row, at step {at.step}.",
-                    do="train in --precision float32, or look for extreme values with keepmap check",
-                )
-            out_of_time = plan.seconds is not None and at.seconds + reserve > plan.seconds
-            at.signal = interrupt.signal
-            ending = at.step == plan.steps or out_of_time or bool(at.signal)
-            bar.advance(plan.batch, loss=loss)
+                raise _no_number(run, at)
+            ending = at.step >= plan.steps or _out_of_time(at, plan) or bool(at.signal)
             if reported.seconds > _REPORT_SECONDS or ending:
                 run.append_metrics(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()
-            if (at.step % plan.validate_every == 0 or ending) and not at.signal:
-                reserve = max(1.0, 1.3 * _keep_if_best(engine, at, validate, run))
-                bar.advance(0, mean_iou=at.best)
-            if saved.seconds > _SAVE_SECONDS or ending:
+            if not at.bad and not at.signal and (ending or at.step % plan.validate_every == 0):
+                plan = _validated(engine, at, validate, run, plan, bar)
+                saved = Stopwatch()
+            elif not at.bad and (ending or saved.seconds > _SAVE_SECONDS):
                 save(engine, run, at)
                 saved = Stopwatch()
             if ending:
@@ -86,20 +91,48 @@ def fit(
     return at
 
 
-def _reserve(plan: Plan) -> float:
-    """Seconds kept back for the last validation before any was timed."""
-    return 0.05 * plan.seconds if plan.seconds is not None else 0.0
+def _no_number(run: RunFolder, at: Position) -> TrainingError:
+    return TrainingError(
+        f"{run.path}: the loss was no number {at.bad} times in a row, at step {at.step}; the last good state is saved.",
+        do="train in --precision float32, or look for extreme values with keepmap check",
+    )
 
 
-def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder) -> float:
-    """Validate, save the weights if they are the best so far, and return the seconds it took."""
+def _out_of_time(at: Position, plan: Plan) -> bool:
+    """Whether after another step the time would not suffice for the last validation."""
+    if plan.seconds is None:
+        return False
+    known = 1.0 if plan.replanned_at else _RESERVE * plan.seconds
+    return at.seconds + plan.step_seconds + max(known, _SLACK * plan.validation_seconds) > plan.seconds
+
+
+def _validated(
+    engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, plan: Plan, bar: Tracker
+) -> Plan:
+    """Validate and save; after the first time that leaves time, the plan counts its steps anew, at the real pace."""
+    seconds = _keep_if_best(engine, at, validate, run, bar)
+    if plan.seconds is None or plan.replanned_at or _out_of_time(at, plan) or at.step >= plan.steps:
+        return plan
+    paced = replan(
+        plan, step=at.step, seconds=at.seconds + seconds, step_seconds=at.seconds / at.step, validation_seconds=seconds
+    )
+    write_json(run.plan_file, paced.rows(), format=FORMAT)
+    bar.resize(paced.steps * paced.batch)
+    return paced
+
+
+def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, bar: Tracker) -> float:
+    """Validate, save the weights if they are the best so far, save the state, and return the seconds it took."""
     watch = Stopwatch()
     scores = validate()
-    mean = scores.mean_iou if scores.mean_iou is not None else 0.0
-    run.append_metrics(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
-    if mean > at.best:
+    run.append_metrics(step=at.step, validation_mean_iou=scores.mean_iou, seconds=round(at.seconds, 2))
+    mean = -1.0 if scores.mean_iou is None else scores.mean_iou
+    bar.advance(0, mean_iou="n/a" if scores.mean_iou is None else mean)
+    at.validated = at.step
+    if mean >= at.best:
         at.best, at.best_step = mean, at.step
         write_tensors(run.model_file, engine.network.state_dict(), step=at.step, mean_iou=mean)
+    save(engine, run, at)
     return watch.seconds
 
 
@@ -113,6 +146,11 @@ def restore(engine: Engine, run: RunFolder) -> Position:
     if not run.last_file.exists():
         return Position()
     tensors, header = read_tensors(run.last_file)
-    position = from_dict(Position, header.get("position", {}), str(run.last_file), RunError)
+    if "position" not in header:
+        raise RunError(f"{run.last_file} is no state of a training.", expected="a file written by keepmap train")
+    position = from_dict(Position, header["position"], str(run.last_file), RunError)
+    weights = {name: t for name, t in tensors.items() if name.startswith("network/")}
+    expected = {f"network/{name}": t for name, t in engine.network.state_dict().items()}
+    check_names(weights, expected, run.last_file)
     engine.restore(tensors)
     return dataclasses.replace(position, signal=0)

@@ -1,4 +1,4 @@
-"""What an optimiser step costs on this machine, from a few real ones on noise.
+"""What an optimiser step costs on this machine: seconds from a few real ones on noise, memory from its layers.
 
 Leaves the network that it is handed as it was.
 """
@@ -9,26 +9,27 @@ import copy
 import statistics
 
 import torch
-from torch import nn
 
+from keepmap.networks.describe import parameters, peak_bytes
+from keepmap.networks.network import Network
 from keepmap.planning.plan import Cost
-from keepmap.resources import Stopwatch, peak_memory
+from keepmap.resources import Stopwatch
 from keepmap.training.engine import Engine
 
 _WARM, _TIMED = 2, 3
+_BYTES_PER_PARAMETER = 16
+"""Weight, gradient and two moments of the optimiser, each float32."""
 
 
-def measure_step(
-    network: nn.Module, crop: int, batch: int, *, channels: int, classes: int, device: str, precision: str, limit: float
-) -> Cost:
-    """Median seconds of a step at `batch` crops of `crop` pixels, and the bytes that the process grew to.
+def measure_step(network: Network, crop: int, batch: int, *, device: str, precision: str, limit: float) -> Cost:
+    """Median seconds of a step at `batch` crops of `crop` pixels, and the bytes that it needs at its peak, computed.
 
     limit: seconds after which no further step is begun; at least one is timed, the first is not where there are more.
     """
     engine = Engine(copy.deepcopy(network), device=device, precision=precision, weight_decay=0.0)
     generator = torch.Generator().manual_seed(0)
-    x = torch.rand(batch, channels, crop, crop, generator=generator) * 255
-    y = torch.randint(classes, (batch, crop, crop), generator=generator)
+    x = torch.rand(batch, network.channels, crop, crop, generator=generator) * 255
+    y = torch.randint(network.classes, (batch, crop, crop), generator=generator)
     seconds: list[float] = []
     whole = Stopwatch()
     while len(seconds) < _WARM + _TIMED and (not seconds or whole.seconds < limit):
@@ -36,5 +37,6 @@ def measure_step(
         engine.step(x, y, 1e-6)
         seconds.append(watch.seconds)
     timed = seconds[min(_WARM, len(seconds) - 1) :]
-    used = torch.cuda.max_memory_allocated() if device == "cuda" else peak_memory()
-    return Cost(statistics.median(timed), used)
+    width = 2 if precision == "bfloat16" else 4
+    activations = batch * peak_bytes(network, (crop, crop), bytes_per_value=width, training=True)
+    return Cost(statistics.median(timed), activations + _BYTES_PER_PARAMETER * parameters(network))

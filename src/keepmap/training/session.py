@@ -42,7 +42,7 @@ from keepmap.training.validation import validate
 _DEFAULT_TIME = "10m"
 _MARGIN = 8.0
 """Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
-_LEAST_SECONDS = 15.0
+_LEAST_SECONDS = 10.0
 _HELD_OUT = 0.1
 _MEMORY = 0.7
 """Share of the free memory that a step may take."""

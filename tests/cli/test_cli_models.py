@@ -43,6 +43,15 @@ def test_levels_of_a_network(capsys: pytest.CaptureFixture[str]) -> None:
     assert [row[0] for row in rows if row][-5:] == ["total", "parameters", "arithmetic", "peak", "reach"]
 
 
+def test_what_is_special_about_sizes_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "unet2015", "--size", "512x512", "--channels", "1"]) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "188 + 16 k px fit without a mirrored border, 184 px less come out" in out
+    assert "nearest to 512 px: 508 -> 324 or 524 -> 340" in out
+    assert main([*SMALL, "--set", "norm=instance"]) == 0
+    assert "tiles are not exact" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "same"),
     [
@@ -88,7 +97,7 @@ def test_quiet_leaves_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["unett"], "did you mean unet?"),
         (["encoder-unet"], "did you mean encoder_unet?"),
-        (["segformer"], "unet, encoder_unet, fcn"),
+        (["segformer"], "encoder_unet, fcn"),
         (["unet", "--set", "wdths=16,32"], "did you mean widths?"),
         (["unet", "--set", "up=biliner"], "did you mean bilinear?"),
         (["unet", "--set", "widths"], "NAME=VALUE"),

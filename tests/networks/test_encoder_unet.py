@@ -36,10 +36,10 @@ def test_stride_1_detail_reaches_the_logits_only_through_the_stem_skip() -> None
         assert not torch.equal(network(x), network(torch.zeros_like(x)))
 
 
-@pytest.mark.parametrize("up", ["bilinear", "transposed"])
+@pytest.mark.parametrize("up", ["bilinear", "nearest", "transposed"])
 def test_up_decides_the_upsampling(up: str) -> None:
     layers = [isinstance(module, Upsample) for module in meta(up=up).modules()]
-    assert sum(layers) == (5 if up == "bilinear" else 0)
+    assert sum(layers) == (0 if up == "transposed" else 5)
 
 
 @pytest.mark.parametrize("widths", [(8, 8, 8, 8), (8, 8, 8, 8, 0), ()])

@@ -29,6 +29,32 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn-16s lite0": ("fcn", {"skips": 1, "head_width": 8, "encoder": "efficientnet_lite0"}),
     "fcn-8s lite0": ("fcn", {"skips": 2, "head_width": 8, "encoder": "efficientnet_lite0"}),
 }
+PAPER = {"widths": (4, 4, 6, 6, 8), "head_width": 8}
+CASES |= {
+    "paper 32s": ("fcn_vgg16", {"skips": 0, **PAPER}),
+    "paper 16s learned": ("fcn_vgg16", {"skips": 1, "up": "learned", **PAPER}),
+    "paper 8s at once": ("fcn_vgg16", {"skips": 2, "at_once": True, **PAPER}),
+    "dilated": ("fcn_dilated", {"width": 4}),
+}
+CASES |= {
+    "unet2015": ("unet2015", {"widths": (4, 6, 8)}),
+    "unet2015 of the paper's depth": ("unet2015", {"widths": (4, 4, 4, 6, 6)}),
+    "unet instance": ("unet", {"widths": (4, 6, 8), "norm": "instance", "act": "leaky_relu"}),
+    "unet group": ("unet", {"widths": (4, 6, 8), "norm": "group", "act": "gelu"}),
+    "unet context": ("unet", {"widths": (4, 6, 8), "context": True}),
+    "unet silu nearest": ("unet", {"widths": (4, 6, 8), "act": "silu", "up": "nearest"}),
+    "unet residual": ("unet", {"widths": (4, 6, 8), "block": "residual", "blocks": (1, 2, 2), "decoder_blocks": (1,)}),
+    "unet residual strided": ("unet", {"widths": (4, 6, 8), "block": "residual", "down": "stride", "act": "gelu"}),
+    "unet strided": ("unet", {"widths": (4, 6, 8), "down": "stride", "blocks": (1, 3, 2), "decoder_blocks": (2, 1)}),
+    "unet attention": ("unet", {"widths": (4, 6, 8), "attention": True}),
+    "unet begins bilinear": ("unet", {"widths": (4, 6), "up_kernel": 4, "up_padding": 1, "up_init": "bilinear"}),
+    "unet pad": ("unet", {"widths": (4, 6, 8, 8), "match": "pad"}),
+    "unet crop": ("unet", {"widths": (4, 6, 8), "match": "crop"}),
+    "unet resize": ("unet", {"widths": (4, 6, 8), "match": "resize", "up": "nearest"}),
+    "unet aligned": ("unet", {"widths": (4, 6, 8, 8), "match": "pad", "up": "aligned"}),
+    "encoder_unet nearest": ("encoder_unet", {"widths": NARROW, "up": "nearest"}),
+}
+NOT_LOCAL = {"unet instance", "unet group", "unet context", "unet resize", "unet aligned"}
 CHANNELS, CLASSES = 2, 3
 _BUILT: dict[str, Network] = {}
 
@@ -44,6 +70,9 @@ def built(case: str) -> Network:
         torch.manual_seed(0)
         name, options = CASES[case]
         made = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).eval()
+        for parameter in made.parameters():
+            if not parameter.any():
+                torch.nn.init.normal_(parameter, std=0.1)
         for module in made.modules():
             if isinstance(module, tuple(NORM.values())):
                 torch.nn.init.uniform_(module.running_mean, -0.2, 0.2)
@@ -108,9 +137,13 @@ def test_every_parameter_gets_a_gradient(network: Network) -> None:
     name, options = network_recipe(network)
     torch.manual_seed(2)
     fresh = build_network(name, channels=CHANNELS, classes=CLASSES, options=options).train()
-    (fresh(image(64, 64, count=4) / 128) * torch.randn(4, CLASSES, 64, 64)).sum().backward()
-    silent = [key for key, value in fresh.named_parameters() if value.grad is None or not value.grad.any()]
-    assert silent == []
+    for _ in range(2):
+        fresh.zero_grad()
+        (fresh(image(64, 64, count=4) / 128) * torch.randn(4, CLASSES, 64, 64)).mean().backward()
+        trained = {key: value for key, value in fresh.named_parameters() if value.requires_grad}
+        silent = [key for key, value in trained.items() if value.grad is None or not value.grad.any()]
+        torch.optim.AdamW(trained.values(), lr=1e-3).step()
+    assert silent == [], "after one step, before which scores of zero pass no gradient on"
 
 
 def test_bfloat16_weights_give_nearly_the_same_logits(network: Network) -> None:
@@ -155,8 +188,7 @@ def test_a_tile_with_its_context_equals_the_whole(network: Network) -> None:
     x = image(stop + halo[1] + 2 * stride + 3, 2 * stride + 7)
     whole = run(network, x)
     tile = run(network, x[:, :, start - halo[0] : stop + halo[1]])[:, :, halo[0] : halo[0] + stop - start]
-    assert network.local
-    assert close(tile, whole[:, :, start:stop])
+    assert close(tile, whole[:, :, start:stop]) == network.local
 
 
 def probed_reach(network: Network) -> tuple[int, int]:
@@ -176,5 +208,19 @@ def probed_reach(network: Network) -> tuple[int, int]:
     return before, after
 
 
-def test_the_reach_is_what_the_nan_probe_finds(network: Network) -> None:
-    assert network.reach == probed_reach(network)
+@pytest.mark.parametrize("case", [case for case in CASES if case not in NOT_LOCAL])
+def test_the_reach_is_what_the_nan_probe_finds(case: str) -> None:
+    assert built(case).reach == probed_reach(built(case))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_network_says_whether_it_is_local(case: str) -> None:
+    assert built(case).local == (case not in NOT_LOCAL)
+
+
+@pytest.mark.parametrize("case", ["unet instance", "unet group", "unet context"])
+def test_one_pixel_of_what_sees_the_whole_image_changes_every_other(case: str) -> None:
+    network = built(case)
+    x = image(64 * network.stride, 1)
+    x[:, :, 0] = float("nan")
+    assert run(network, x).isnan().all()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 import pytest
 import torch
@@ -55,6 +56,23 @@ def test_padding_is_zero_after_normalisation_not_before() -> None:
     network(torch.full((1, 3, 9, 9), 20.0))
     assert network.seen[0, 0, 0, 0] == 5
     assert not network.seen[:, :, 9:].any()
+
+
+def test_a_network_may_pad_before_the_image_and_crop_as_much() -> None:
+    class Framed(Echo):
+        """Three rows before the image, five after."""
+
+        pad_before = crop_before = 3
+
+        def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+            return tuple(extent + 8 for extent in size)
+
+    network, x = Framed(2), torch.rand(1, 2, 7, 4) + 1
+    assert torch.equal(network(x), x)
+    assert network.seen.shape == (1, 2, 15, 12)
+    assert torch.equal(network.seen[:, :, 3:10, 3:7], x)
+    assert network.seen.count_nonzero() == x.numel()
+    assert torch.equal(network.prepare(x), network.seen)
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
+from keepmap.networks.resnet import build_resnet
 
-DEPTHS = {"resnet18": (2, 2, 2, 2), "resnet34": (3, 4, 6, 3), "resnet50": (3, 4, 6, 3)}
-PARAMETERS = {"resnet18": 11_176_512, "resnet34": 21_284_672, "resnet50": 23_508_032}
+DEPTHS = {
+    "resnet18": (2, 2, 2, 2),
+    "resnet34": (3, 4, 6, 3),
+    "resnet50": (3, 4, 6, 3),
+    "resnet101": (3, 4, 23, 3),
+    "resnet152": (3, 8, 36, 3),
+}
+PARAMETERS = {
+    "resnet18": 11_176_512,
+    "resnet34": 21_284_672,
+    "resnet50": 23_508_032,
+    "resnet101": 42_500_160,
+    "resnet152": 58_143_808,
+}
 """Of the published networks without their classifier."""
 
 
@@ -18,13 +32,14 @@ def norm(state: dict[str, Tensor], name: str, x: Tensor) -> Tensor:
     return F.batch_norm(x, *(state[f"{name}.{key}"] for key in ("running_mean", "running_var", "weight", "bias")))
 
 
-def block(state: dict[str, Tensor], name: str, x: Tensor, stride: int) -> Tensor:
+def block(state: dict[str, Tensor], name: str, x: Tensor, stride: int, dilation: int = 1) -> Tensor:
     deep = f"{name}.conv3.weight" in state
     strides = (1, stride, 1) if deep else (stride, 1)
     y = x
     for index, step in enumerate(strides, start=1):
         weight = state[f"{name}.conv{index}.weight"]
-        y = norm(state, f"{name}.bn{index}", F.conv2d(y, weight, stride=step, padding=weight.shape[-1] // 2))
+        padding = dilation * (weight.shape[-1] // 2)
+        y = norm(state, f"{name}.bn{index}", F.conv2d(y, weight, stride=step, padding=padding, dilation=dilation))
         y = F.relu(y) if index < len(strides) else y
     if f"{name}.downsample.0.weight" in state:
         x = norm(state, f"{name}.downsample.1", F.conv2d(x, state[f"{name}.downsample.0.weight"], stride=stride))
@@ -54,6 +69,38 @@ def test_equals_plain_functions_on_the_published_names(name: str) -> None:
     assert [x.shape[3] // feature.shape[3] for feature in found] == list(encoder.strides)
     for one, other in zip(found, expected, strict=True):
         assert torch.allclose(one, other, rtol=1e-4, atol=1e-4 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("dilate", "strides", "dilations"),
+    [
+        ((False, True, True), (2, 4, 8, 8, 8), ((1, 1), (1, 1), (1, 2), (2, 4))),
+        ((False, False, True), (2, 4, 8, 16, 16), ((1, 1), (1, 1), (1, 1), (1, 2))),
+    ],
+)
+def test_dilation_replaces_the_stride_as_torchvision_does(
+    dilate: tuple[bool, bool, bool], strides: tuple[int, ...], dilations: tuple[tuple[int, int], ...]
+) -> None:
+    """The first block of a dilated stage has the dilation of the stage before; weights and names stay the same."""
+    torch.manual_seed(0)
+    encoder = build_resnet("resnet50", 2, width=4, dilate=dilate).eval()
+    assert encoder.strides == strides
+    assert set(encoder.state_dict()) == set(build_resnet("resnet50", 2, width=4).state_dict())
+    state, x = encoder.state_dict(), torch.randn(1, 2, 64, 96)
+    with torch.inference_mode():
+        found = encoder(x)
+        y = F.max_pool2d(found[0], 3, 2, 1)
+        for stage, (first, rest) in enumerate(dilations, start=1):
+            for index in range(DEPTHS["resnet50"][stage - 1]):
+                step = strides[stage] // strides[stage - 1] if index == 0 and stage > 1 else 1
+                y = block(state, f"layer{stage}.{index}", y, step, rest if index else first)
+            assert torch.allclose(found[stage], y, rtol=1e-4, atol=1e-4 * float(y.abs().max()))
+            assert x.shape[3] // y.shape[3] == strides[stage]
+
+
+def test_a_resnet_of_basic_blocks_is_not_dilated() -> None:
+    with pytest.raises(OptionError, match="resnet50 or deeper"):
+        build_resnet("resnet34", 3, dilate=(False, False, True))
 
 
 @pytest.mark.parametrize("name", DEPTHS)

@@ -108,6 +108,14 @@ def test_memory_is_that_of_the_description() -> None:
     assert runtime.free_memory() > 0
 
 
+def test_memory_counts_the_padding_of_a_network_with_a_size_rule_of_its_own() -> None:
+    options = {"widths": (4, 4, 6, 6, 8), "head_width": 8}
+    network = build_network("fcn_vgg16", channels=3, classes=3, options=options)
+    runtime = Runtime(network, device="cpu", precision="float32")
+    for shape in ((1, 1), (64, 48), (1001, 700)):
+        assert runtime.peak_bytes(*shape) == pytest.approx(peak_bytes(network, shape), rel=0.1)
+
+
 def test_facts_of_the_network_are_known() -> None:
     network = small(channels=2, classes=4)
     runtime = Runtime(network, device="cpu", precision="float32")
@@ -126,9 +134,26 @@ class Global(Network):
         return self.head(self.norm(x))
 
 
-def test_a_layer_whose_reach_is_unlimited_is_refused_by_name() -> None:
-    with pytest.raises(TypeError, match="InstanceNorm2d"):
-        Runtime(Global(), device="cpu", precision="float32")
+class Unknown(Global):
+    """Holds a layer of which nothing is known."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.Softmax(1)
+
+
+def test_a_layer_that_is_unknown_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match="Softmax"):
+        Runtime(Unknown(), device="cpu", precision="float32")
+
+
+def test_a_network_that_sees_the_whole_image_runs_and_says_so() -> None:
+    network = Global().eval()
+    runtime = Runtime(network, device="cpu", precision="float32")
+    x = pixels((1, 3, 24, 40))
+    assert not runtime.local
+    assert runtime.reach == (0, 0)
+    assert runtime.run(x, "logits") == pytest.approx(plain(network, x), abs=1e-5)
 
 
 def test_unknown_devices_are_refused() -> None:

@@ -5,6 +5,7 @@ Knows the shell's parameters and the tables only; `keepmap.list_models` and `kee
 
 from __future__ import annotations
 
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,8 @@ from keepmap.errors import OptionError
 if TYPE_CHECKING:
     from keepmap.networks.describe import LevelRow
     from keepmap.networks.network import Network
+
+_COLUMNS = 80
 
 
 def models(
@@ -65,7 +68,8 @@ def _show_list(quiet: bool) -> None:
     for row in keepmap.list_models():
         before, after = row.reach
         table.add_row(row.name, in_thousands(row.parameters), str(row.stride), f"{before}/{after}", Text(row.summary))
-    show(table, f"\nencoders  {', '.join(ENCODERS)}", f"ImageNet  {', '.join(imagenet_encoders())}")
+    encoders = fill(f"encoders  {', '.join(ENCODERS)}", _COLUMNS, subsequent_indent=" " * 10)
+    show(table, f"\n{encoders}", f"ImageNet  {', '.join(imagenet_encoders())}")
     if not quiet:
         show("keepmap models NAME --size 361x479 explains one")
 
@@ -101,3 +105,7 @@ def _show_totals(network: Network, extent: tuple[int, int]) -> None:
         f"peak memory  {in_bytes(forward)} in inference, {in_bytes(both)} in training, weights not counted",
         f"reach        {before} px before and {after} px after an output pixel, along each axis",
     )
+    if not network.local:
+        show("local        no: some layers see the whole image, so tiles are not exact")
+    for line in network.size_note(extent):
+        show(f"sizes        {line}")

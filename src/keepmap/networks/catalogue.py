@@ -13,13 +13,19 @@ from keepmap.errors import OptionError, nearest
 from keepmap.networks import efficientnet
 from keepmap.networks.encoder_unet import EncoderUNet, EncoderUNetConfig
 from keepmap.networks.fcn import FCN, FCNConfig
+from keepmap.networks.fcn_dilated import FCNDilated, FCNDilatedConfig
+from keepmap.networks.fcn_vgg16 import FCNVGG16, FCNVGG16Config
 from keepmap.networks.network import Network
 from keepmap.networks.unet import UNet, UNetConfig
+from keepmap.networks.unet2015 import UNet2015, UNet2015Config
 
 NETWORKS: dict[str, tuple[type[Any], Callable[[Any], Network]]] = {
     "unet": (UNetConfig, UNet),
     "encoder_unet": (EncoderUNetConfig, EncoderUNet),
     "fcn": (FCNConfig, FCN),
+    "fcn_vgg16": (FCNVGG16Config, FCNVGG16),
+    "fcn_dilated": (FCNDilatedConfig, FCNDilated),
+    "unet2015": (UNet2015Config, UNet2015),
 }
 """Name -> the frozen dataclass of its options, and the module that is built from one."""
 

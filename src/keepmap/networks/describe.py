@@ -12,12 +12,16 @@ import torch
 from torch import nn
 
 from keepmap.networks.catalogue import NETWORKS, build_network
-from keepmap.networks.layers import ACTIVATION
+from keepmap.networks.grid import extents_of, grids_of
+from keepmap.networks.layers import ACTIVATION, SMOOTH, Crop, Join, Product
 from keepmap.networks.network import Network
-from keepmap.networks.reach import CONVS, NORMS, POOLS, TRANSPOSEDS, Field, fields_of
+from keepmap.networks.reach import AVERAGES, CONVS, INPUT_NORMS, NORMS, POOLS, TRANSPOSEDS, Field, fields_of
 from keepmap.networks.trace import Step, steps_of
 
 _ACTIVATIONS = tuple(ACTIVATION.values())
+_KEEP_INPUTS = (*CONVS, *TRANSPOSEDS, *NORMS, *INPUT_NORMS, *POOLS, *AVERAGES, *SMOOTH.values(), Product)
+_KEEP_OUTPUTS = (*_ACTIVATIONS, nn.Sigmoid)
+_VIEWS = (nn.Identity, Crop)
 _INDEX_BYTES = 8
 """Max-pooling keeps the place of each maximum for the backward pass, as int64."""
 
@@ -38,7 +42,7 @@ class LevelRow:
     """One resolution of a network at an image size. Bytes are per image.
 
     level, stride:    0 is the image's own resolution; pixels of the image per pixel of the level, along each axis.
-    size:             (H, W) after padding.  padding: the rows and columns of it that hold nothing but padding.
+    size:             (H, W) of the value, padding included.  padding: the rows and columns that exceed the image's.
     channels:         of the level's skip, or where it has none of its last value on the way down.
     reach:            (before, after) in pixels of the image that this value depends on.
     skip_bytes:       held for the expanding path while the deeper levels are computed.
@@ -59,10 +63,11 @@ class LevelRow:
 
 @dataclass(frozen=True)
 class _Values:
-    """The values of a core at one size: the buffer each lives in, its bytes, and the last step that needs it."""
+    """The values of a core at one size: extent, the buffer each lives in, its bytes, the last step that needs it."""
 
     steps: list[Step]
     fields: list[Field]
+    extents: list[tuple[int, int]]
     buffers: list[int]
     sizes: list[int]
     last: list[int]
@@ -94,17 +99,17 @@ def describe(network: Network, size: tuple[int, int], *, bytes_per_value: int = 
     rows = []
     for level, stride in enumerate(sorted(set(strides))):
         here = {buffer for buffer in values.buffers if strides[buffer] == stride}
-        padded = (network.padded(size)[0] // stride, network.padded(size)[1] // stride)
         waiting = {buffer for buffer in here if buffer < deepest and values.last[buffer] > turn}
         handed = max(waiting, default=_last_on_the_way_down(strides, stride, deepest))
+        padded = values.extents[handed]
         rows.append(
             LevelRow(
                 level=level,
                 stride=stride,
                 size=padded,
-                padding=(padded[0] - ceil(size[0] / stride), padded[1] - ceil(size[1] / stride)),
+                padding=(max(0, padded[0] - ceil(size[0] / stride)), max(0, padded[1] - ceil(size[1] / stride))),
                 channels=values.fields[handed].channels,
-                reach=values.fields[handed].reach,
+                reach=_reach(network, values.fields, handed),
                 skip_bytes=sum(values.sizes[buffer] for buffer in waiting),
                 inference_bytes=max(sum(values.sizes[buffer] for buffer in alive & here) for alive in live),
                 training_bytes=sum(count for buffer, count in kept.items() if strides[buffer] == stride),
@@ -118,12 +123,14 @@ def peak_bytes(network: Network, size: tuple[int, int], *, bytes_per_value: int 
 
     bytes_per_value: of a feature map, 4 for float32, 2 for bfloat16 (raw and normalised values are float32 anyway).
     training:        forward and backward: also what is kept, with gradients that live as long as their values.
-    An upper bound: a convolution that must reorder its input, such as one that is not channels_last, needs more.
+    An upper bound: what must reorder its input, a convolution that is not channels_last or a group norm that is, needs
+    more.
     """
     values = _values(network, size, bytes_per_value)
     pixels = prod(network.padded(size))
     raw = 4 * network.channels * pixels
-    forward = max(sum(values.sizes[buffer] for buffer in values.live(index)) for index in range(len(values.steps)))
+    live = [sum(values.sizes[buffer] for buffer in values.live(index)) for index in range(len(values.steps))]
+    forward = max(held + _fitted(values, index) for index, held in enumerate(live))
     if training:
         forward += sum(_kept(values, bytes_per_value).values())
     return raw + max(forward, 2 * raw)
@@ -136,30 +143,30 @@ def parameters(network: nn.Module) -> int:
 
 def multiply_adds(network: Network, size: tuple[int, int]) -> int:
     """Multiply-and-add operations of the convolutions for one image of `size` (H, W) pixels; twice that are FLOP."""
-    steps, fields, pixels = steps_of(network), fields_of(network), prod(network.padded(size))
+    extents = extents_of(network, size)
     total = 0
-    for step, field in zip(steps, fields, strict=True):
+    for step, extent in zip(steps_of(network), extents, strict=True):
         if isinstance(step.layer, CONVS):
-            total += step.layer.weight.numel() * (pixels // field.stride**2)
+            total += step.layer.weight.numel() * prod(extent)
         elif isinstance(step.layer, TRANSPOSEDS):
-            total += step.layer.weight.numel() * (pixels // fields[step.inputs[0]].stride ** 2)
+            total += step.layer.weight.numel() * prod(extents[step.inputs[0]])
     return total
 
 
 def _values(network: Network, size: tuple[int, int], bytes_per_value: int) -> _Values:
-    steps, fields, pixels = steps_of(network), fields_of(network), prod(network.padded(size))
+    steps, fields, extents = steps_of(network), fields_of(network), extents_of(network, size)
     buffers: list[int] = []
     for index, step in enumerate(steps):
         inplace = isinstance(step.layer, _ACTIVATIONS) and step.layer.inplace
-        buffers.append(buffers[step.inputs[0]] if inplace else index)
-    sizes = [field.channels * (pixels // field.stride**2) * bytes_per_value for field in fields]
+        buffers.append(buffers[step.inputs[0]] if inplace or isinstance(step.layer, _VIEWS) else index)
+    sizes = [field.channels * prod(extent) * bytes_per_value for field, extent in zip(fields, extents, strict=True)]
     last = list(range(len(steps)))
     for index, step in enumerate(steps):
         for source in step.inputs:
             buffer = buffers[source]
             last[buffer] = max(last[buffer], _returned(steps, source, index))
         last[buffers[index]] = max(last[buffers[index]], index, _end(steps, step.listed))
-    return _Values(steps, fields, buffers, sizes, last)
+    return _Values(steps, fields, extents, buffers, sizes, last)
 
 
 def _returned(steps: list[Step], source: int, user: int) -> int:
@@ -175,18 +182,44 @@ def _end(steps: list[Step], call: str | None) -> int:
 
 
 def _kept(values: _Values, bytes_per_value: int) -> dict[int, int]:
-    """Bytes kept for the backward pass, by buffer: what convolutions, norms and pools take, and what ReLUs return."""
+    """Bytes kept for the backward pass, by buffer: what convolutions, norms and pools take, and what ReLUs return.
+
+    Beside its values a pooling keeps where each maximum was, and dropout keeps what it multiplied with.
+    """
     kept: dict[int, int] = {}
+    beside: list[tuple[int, int]] = []
     for index, step in enumerate(values.steps):
-        if isinstance(step.layer, (*CONVS, *TRANSPOSEDS, *NORMS, *POOLS)):
-            buffer = values.buffers[step.inputs[0]]
+        for source in step.inputs if isinstance(step.layer, _KEEP_INPUTS) else ():
+            buffer = values.buffers[source]
             kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
-        if isinstance(step.layer, _ACTIVATIONS):
+        if isinstance(step.layer, _KEEP_OUTPUTS):
             buffer = values.buffers[index]
             kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
         if isinstance(step.layer, POOLS):
-            kept[index] = kept.get(index, 0) + values.sizes[index] // bytes_per_value * _INDEX_BYTES
+            beside.append((index, values.sizes[index] // bytes_per_value * _INDEX_BYTES))
+        if isinstance(step.layer, nn.Dropout):
+            beside.append((index, values.sizes[index]))
+    for index, count in beside:
+        kept[index] = kept.get(index, 0) + count
     return kept
+
+
+def _fitted(values: _Values, at: int) -> int:
+    """Bytes of the map that a Join makes to fit its skip before it joins the two."""
+    step = values.steps[at]
+    if not isinstance(step.layer, Join) or step.layer.match == "crop":
+        return 0
+    return values.sizes[at] - values.sizes[step.inputs[0]]
+
+
+def _reach(network: Network, fields: list[Field], at: int) -> tuple[int, int]:
+    """The reach of a step's value; where convolutions have no padding, from the pixels that its rows are centred on."""
+    before, after = fields[at].reach
+    if not network.pad_before:
+        return before, after
+    grid = grids_of(network)[at]
+    moved = int(grid.origin - (grid.step - 1) / 2)
+    return before + moved, after - moved
 
 
 def _last_on_the_way_down(strides: list[int], stride: int, deepest: int) -> int:

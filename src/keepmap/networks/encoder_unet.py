@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
-from keepmap.networks.layers import DoubleConv, Up, score, transposed, widened
+from keepmap.networks.layers import DoubleConv, Up, score, upsampling
 from keepmap.networks.network import Network
 
 
@@ -26,7 +26,7 @@ class EncoderUNetConfig:
     encoder: str = option("resnet18", "encoder, one of `keepmap models`")
     widths: tuple[int, ...] = option((128, 64, 48, 32, 16), "channels of the decoder's five levels, deep first")
     stem_skip: bool = option(True, "a skip at stride 1, from a double convolution on the input")
-    up: Up = option("bilinear", "bilinear: a 1x1 convolution and interpolation; transposed: learnt upsampling")
+    up: Up = option("bilinear", "bilinear, nearest: a 1x1 convolution and interpolation; transposed: learnt upsampling")
 
 
 class EncoderUNet(Network):
@@ -54,7 +54,7 @@ class EncoderUNet(Network):
         skips = (*encoder.widths[-2::-1], narrow)
         below = (encoder.widths[-1], *widths[:-1])
         ups = zip(below, widths, strict=True)
-        self.up = nn.ModuleList(_upsampling(config.up, inputs, outputs) for inputs, outputs in ups)
+        self.up = nn.ModuleList(upsampling(config.up, inputs, outputs) for inputs, outputs in ups)
         self.merge = nn.ModuleList(DoubleConv(width + skip, width) for width, skip in zip(widths, skips, strict=True))
         self.head = score(widths[-1], config.classes)
 
@@ -70,8 +70,3 @@ class EncoderUNet(Network):
             x = merge(x)
         logits: Tensor = self.head(x)
         return logits
-
-
-def _upsampling(up: Up, inputs: int, outputs: int) -> nn.Module:
-    """Twice the extent, from the deeper level's channels to this level's."""
-    return transposed(inputs, outputs) if up == "transposed" else widened(inputs, outputs)

@@ -6,16 +6,17 @@ Knows nothing of what is built on them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from keepmap.errors import OptionError, nearest
 from keepmap.networks.efficientnet import EfficientNetLite0
 from keepmap.networks.layers import Encoder
-from keepmap.networks.resnet import BasicBlock, Bottleneck, ResNet
+from keepmap.networks.resnet import RESNETS, build_resnet
+from keepmap.networks.vgg import VGGS, build_vgg
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
-    "resnet18": lambda channels: ResNet(channels, BasicBlock, (2, 2, 2, 2)),
-    "resnet34": lambda channels: ResNet(channels, BasicBlock, (3, 4, 6, 3)),
-    "resnet50": lambda channels: ResNet(channels, Bottleneck, (3, 4, 6, 3)),
+    **{name: partial(build_resnet, name) for name in RESNETS},
+    **{name: partial(build_vgg, name) for plain in VGGS for name in (plain, f"{plain}_bn")},
     "efficientnet_lite0": EfficientNetLite0,
 }
 """Name -> builder that takes the number of image channels."""

@@ -15,7 +15,7 @@ from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
 from keepmap.networks.layers import bilinear_weight, conv_norm_act, score, transposed
-from keepmap.networks.network import Network
+from keepmap.networks.score_network import ScoreNetwork
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FCNConfig:
     head_width: int = option(256, "channels of the two convolutions that replace the fully connected layers")
 
 
-class FCN(Network):
+class FCN(ScoreNetwork):
     """FCN-32s, 16s or 8s: scores at stride 32, 16 and 8 fused by addition, upsampling initialised bilinearly.
 
     Source: Long, Shelhamer and Darrell 2015, section 4.
@@ -49,16 +49,16 @@ class FCN(Network):
         )
         self.score = nn.ModuleList(score(inputs, classes) for inputs in encoder.widths[-2::-1][:skips])
         self.lift = nn.ModuleList(_interpolation(classes, 2) for _ in range(skips))
-        self.up = _interpolation(classes, encoder.strides[-1 - skips])
+        self.score_stride = encoder.strides[-1 - skips]
+        self.up = _interpolation(classes, self.score_stride)
 
-    def core(self, x: Tensor) -> Tensor:
-        """Padded values (N, C, *S) -> logits (N, K, *S)."""
+    def coarse(self, x: Tensor) -> Tensor:
+        """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 32, 16 or 8."""
         features = self.encoder(x)[-1 - self.config.skips :]
         x = self.head(features.pop())
         for lift, fused in zip(self.lift, self.score, strict=True):
             x = lift(x) + fused(features.pop())
-        logits: Tensor = self.up(x)
-        return logits
+        return x
 
 
 def _interpolation(classes: int, factor: int) -> nn.Module:

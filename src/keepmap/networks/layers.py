@@ -10,21 +10,37 @@ from collections import OrderedDict
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keepmap.errors import OptionError
 from keepmap.networks.depthwise import depthwise_conv2d, is_slow
 
-Norm = Literal["batch", "none"]
-Up = Literal["bilinear", "transposed"]
+Norm = Literal["batch", "instance", "group", "none"]
+Act = Literal["relu", "leaky_relu", "gelu", "silu"]
+Up = Literal["bilinear", "nearest", "transposed"]
+Match = Literal["multiple", "pad", "crop", "resize"]
 
 CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 PAD: dict[int, type[nn.ZeroPad2d | nn.ZeroPad3d]] = {2: nn.ZeroPad2d, 3: nn.ZeroPad3d}
-ACTIVATION: dict[str, type[nn.ReLU | nn.ReLU6]] = {"relu": nn.ReLU, "relu6": nn.ReLU6}
+AVERAGE: dict[int, type[nn.AvgPool2d | nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
+GLOBAL_AVERAGE: dict[int, type[nn.AdaptiveAvgPool2d | nn.AdaptiveAvgPool3d]] = {
+    2: nn.AdaptiveAvgPool2d,
+    3: nn.AdaptiveAvgPool3d,
+}
+ACTIVATION: dict[str, type[nn.ReLU | nn.ReLU6 | nn.LeakyReLU]] = {
+    "relu": nn.ReLU,
+    "relu6": nn.ReLU6,
+    "leaky_relu": nn.LeakyReLU,
+}
+"""Activations that overwrite their input: their gradient needs nothing but what they return."""
+SMOOTH: dict[str, type[nn.GELU | nn.SiLU]] = {"gelu": nn.GELU, "silu": nn.SiLU}
 LINEAR: dict[int, str] = {2: "bilinear", 3: "trilinear"}
+
+_GROUPS = 32
 
 
 class Encoder(nn.Module):
@@ -39,11 +55,93 @@ class Encoder(nn.Module):
 
 
 class Upsample(nn.Upsample):
-    """Linear interpolation by a fixed integer factor with `align_corners=False`: (N, C, *S) -> (N, C, *S x factor)."""
+    """Linear interpolation by a fixed integer factor with `align_corners=False`: (N, C, *S) -> (N, C, *S x factor).
 
-    def __init__(self, factor: int = 2, *, ndim: int = 2) -> None:
-        super().__init__(scale_factor=float(factor), mode=LINEAR[ndim], align_corners=False)
+    nearest: repeats each pixel instead of interpolating linearly.
+    aligned: with `align_corners=True`, for imported weights: what a pixel reads depends on the extent of the whole.
+    """
+
+    def __init__(self, factor: int = 2, *, nearest: bool = False, aligned: bool = False, ndim: int = 2) -> None:
+        mode = "nearest" if nearest else LINEAR[ndim]
+        super().__init__(scale_factor=float(factor), mode=mode, align_corners=None if nearest else aligned)
         self.factor = factor
+        self.nearest = nearest
+        self.aligned = aligned
+
+
+class GroupNorm(nn.GroupNorm):
+    """Normalisation of each group of channels of each image, at full precision in every memory layout.
+
+    In channels_last memory torch's CPU kernel subtracts two sums in float32: at 256x256 px it is off by 3e-5 where the
+    mean is 0, and by 0.5 where it is 100 deviations. So float32 is normalised in contiguous memory on a CPU.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, *S) -> (N, C, *S), in the layout of x."""
+        if x.device.type != "cpu" or x.dtype != torch.float32 or x.is_contiguous():
+            return super().forward(x)
+        return super().forward(x.contiguous()).movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+class Join(nn.Module):
+    """A skip (N, A, *S) beside an upsampled map (N, B, *T) whose extent may be another: (N, A + B, ...).
+
+    match: pad:    zeros around the map, half of those missing before it, rounded down, as the most copied U-Net does;
+           crop:   the middle of the skip;
+           resize: the map interpolated to the skip (nearest: by repeating pixels).
+    """
+
+    def __init__(self, match: Literal["pad", "crop", "resize"], *, nearest: bool = False) -> None:
+        super().__init__()
+        self.match = match
+        self.nearest = nearest
+
+    def forward(self, skip: Tensor, x: Tensor) -> Tensor:
+        """The extent of the skip, or with `crop` that of the map."""
+        if self.match == "resize":
+            mode, aligned = ("nearest", None) if self.nearest else (LINEAR[x.ndim - 2], False)
+            return torch.cat([skip, F.interpolate(x, skip.shape[2:], mode=mode, align_corners=aligned)], 1)
+        missing = [wide - narrow for wide, narrow in zip(skip.shape[2:], x.shape[2:], strict=True)]
+        if self.match == "pad":
+            x = F.pad(x, [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)])
+        else:
+            for axis, gap in enumerate(missing, start=2):
+                skip = skip.narrow(axis, gap // 2, x.shape[axis])
+        return torch.cat([skip, x], 1)
+
+
+class Product(nn.Module):
+    """Every channel of x (N, C, *S) times one map of weights (N, 1, *S): (N, C, *S)."""
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """x * weights."""
+        return x * weights
+
+
+class Crop(nn.Module):
+    """Cuts `before` rows off the near end of each axis, and off the far end down to the extent of another value."""
+
+    def __init__(self, before: int) -> None:
+        super().__init__()
+        self.before = before
+
+    def forward(self, x: Tensor, like: Tensor) -> Tensor:
+        """The rows of x (N, C, *S) from `before` on, as many as `like` (N, ?, *T) has; its values are not read."""
+        for axis, extent in enumerate(like.shape[2:], start=2):
+            x = x.narrow(axis, self.before, extent)
+        return x
+
+
+class Scale(nn.Module):
+    """Multiplies by a constant that is not learnt: (N, C, *S) -> (N, C, *S)."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, x: Tensor) -> Tensor:
+        """factor * x."""
+        return x * self.factor
 
 
 class DepthwiseConv(nn.Conv2d):
@@ -67,21 +165,25 @@ def conv(
     *,
     stride: int = 1,
     padding: int | None = None,
+    dilation: int = 1,
     bias: bool = False,
     ndim: int = 2,
 ) -> nn.Conv2d | nn.Conv3d:
-    """A convolution padded with kernel // 2 zeros on each side unless told; weights as He et al. 2015 (fan-in)."""
-    zeros = kernel // 2 if padding is None else padding
-    layer = CONV[ndim](inputs, outputs, kernel, stride, zeros, bias=bias)
+    """A convolution padded with dilation * (kernel // 2) zeros on each side unless told.
+
+    Weights as He et al. 2015 (fan-in).
+    """
+    zeros = dilation * (kernel // 2) if padding is None else padding
+    layer = CONV[ndim](inputs, outputs, kernel, stride, zeros, dilation, bias=bias)
     nn.init.kaiming_normal_(layer.weight, mode="fan_in", nonlinearity="relu")
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
 
 
-def pool(kernel: int = 2, *, stride: int = 2, padding: int = 0, ndim: int = 2) -> nn.Module:
-    """Max-pooling."""
-    return POOL[ndim](kernel, stride, padding)
+def pool(kernel: int = 2, *, stride: int = 2, padding: int = 0, ceil: bool = False, ndim: int = 2) -> nn.Module:
+    """Max-pooling. ceil: a last window that the value fills only in part counts too, as in Caffe."""
+    return POOL[ndim](kernel, stride, padding, ceil_mode=ceil)
 
 
 def pad(before: int, after: int, *, ndim: int = 2) -> nn.Module:
@@ -93,6 +195,25 @@ def pad(before: int, after: int, *, ndim: int = 2) -> nn.Module:
 def score(inputs: int, classes: int, *, ndim: int = 2) -> nn.Module:
     """The 1x1 convolution from features to one logit per class."""
     return CONV[ndim](inputs, classes, 1)
+
+
+def normalisation(norm: Literal["batch", "instance", "group"], channels: int, *, ndim: int = 2) -> nn.Module:
+    """Batch, instance or group normalisation with a learnt scale and shift for each channel.
+
+    An instance norm is a group norm of one channel a group.
+    group: 32 groups or as many as divide the channels, of two channels at least (Wu and He 2018, section 4.1).
+    """
+    if norm == "batch":
+        return NORM[ndim](channels)
+    groups = math.gcd(_GROUPS, channels)
+    if groups == channels:
+        groups = max(1, channels // 2)
+    return GroupNorm(channels if norm == "instance" else groups, channels)
+
+
+def activation(act: str) -> nn.Module:
+    """The activation called `act`, a name of ACTIVATION or SMOOTH."""
+    return ACTIVATION[act](inplace=True) if act in ACTIVATION else SMOOTH[act]()
 
 
 def conv_norm_act(
@@ -108,20 +229,46 @@ def conv_norm_act(
     """Convolution, normalisation and activation, named `conv`, `norm` and `act`; without norm the first has a bias."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv"] = conv(inputs, outputs, kernel, stride=stride, bias=norm == "none", ndim=ndim)
-    if norm == "batch":
-        layers["norm"] = NORM[ndim](outputs)
+    if norm != "none":
+        layers["norm"] = normalisation(norm, outputs, ndim=ndim)
     if act is not None:
-        layers["act"] = ACTIVATION[act](inplace=True)
+        layers["act"] = activation(act)
     return nn.Sequential(layers)
 
 
-class DoubleConv(nn.Sequential):
+class ConvStack(nn.Sequential):
+    """`count` 3x3 convolutions, each with normalisation and activation: (N, inputs, *S) -> (N, outputs, *S / stride).
+
+    middle: channels of all but the last, `outputs` unless told. stride: of the first.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        middle: int | None = None,
+        count: int = 2,
+        stride: int = 1,
+        norm: Norm = "batch",
+        act: Act = "relu",
+        ndim: int = 2,
+    ) -> None:
+        widths = [inputs, *[middle or outputs] * (count - 1), outputs]
+        strides = [stride, *[1] * (count - 1)]
+        super().__init__(
+            *(
+                conv_norm_act(before, after, stride=step, norm=norm, act=act, ndim=ndim)
+                for before, after, step in zip(widths[:-1], widths[1:], strides, strict=True)
+            )
+        )
+
+
+class DoubleConv(ConvStack):
     """Two 3x3 convolutions, each followed by normalisation and ReLU: (N, inputs, *S) -> (N, outputs, *S)."""
 
     def __init__(self, inputs: int, outputs: int, *, norm: Norm = "batch", ndim: int = 2) -> None:
-        super().__init__(
-            conv_norm_act(inputs, outputs, norm=norm, ndim=ndim), conv_norm_act(outputs, outputs, norm=norm, ndim=ndim)
-        )
+        super().__init__(inputs, outputs, norm=norm, ndim=ndim)
 
 
 def transposed(
@@ -155,12 +302,57 @@ def transposed(
     return layer
 
 
-def widened(inputs: int, outputs: int, *, ndim: int = 2) -> nn.Sequential:
-    """A 1x1 convolution, then linear interpolation to twice the extent.
+def widened(inputs: int, outputs: int, *, nearest: bool = False, ndim: int = 2) -> nn.Sequential:
+    """A 1x1 convolution, then linear interpolation (nearest: repeated pixels) to twice the extent.
 
     The two commute, border and bias included, so narrowing first costs a quarter and changes no value.
     """
-    return nn.Sequential(conv(inputs, outputs, 1, bias=True, ndim=ndim), Upsample(2, ndim=ndim))
+    return nn.Sequential(conv(inputs, outputs, 1, bias=True, ndim=ndim), Upsample(2, nearest=nearest, ndim=ndim))
+
+
+def upsampling(up: Up, inputs: int, outputs: int, *, ndim: int = 2) -> nn.Module:
+    """Twice the extent, and from `inputs` to `outputs` channels."""
+    return (
+        transposed(inputs, outputs, ndim=ndim)
+        if up == "transposed"
+        else widened(inputs, outputs, nearest=up == "nearest", ndim=ndim)
+    )
+
+
+def begin_bilinear(layer: nn.ConvTranspose2d | nn.ConvTranspose3d) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    """The same layer, beginning as a random 1x1 convolution followed by linear interpolation; any numbers of channels.
+
+    No pattern of the grid is left in what it makes of a constant image. Raises OptionError where its kernel is too
+    small to interpolate: with 2 taps for a factor of 2 each output pixel reads a single input pixel.
+    """
+    factor, kernel, ndim = layer.stride[0], layer.kernel_size[0], len(layer.stride)
+    if kernel <= factor:
+        raise OptionError(
+            f"A transposed convolution of kernel {kernel} cannot interpolate by {factor}.",
+            found=f"kernel {kernel}",
+            expected=f"kernel {factor + 1} or more",
+            do="for a factor of 2 use kernel 4 and padding 1, or kernel 3, padding 1 and output padding 1",
+        )
+    spatial = bilinear_weight(kernel, factor, ndim=ndim)
+    with torch.no_grad():
+        mixed = torch.randn(layer.weight.shape[:2]) / math.sqrt(layer.in_channels)
+        layer.weight.copy_(mixed[(..., *[None] * ndim)] * spatial)
+    return layer
+
+
+def dense_bilinear(classes: int, factor: int, *, ndim: int = 2) -> nn.ConvTranspose2d | nn.ConvTranspose3d:
+    """The upsampling of the reference FCN: kernel 2 factor, no padding, no bias, a weight for each pair of classes.
+
+    Linear interpolation of each class on its own, zeros between classes. It returns (n + 1) factor rows for n, of which
+    the first and last `factor` lack a neighbour; cutting them off is up to the network.
+    Source: Shelhamer, Long and Darrell 2017, reference code (surgery.py, `interp`).
+    """
+    layer = TRANSPOSED[ndim](classes, classes, 2 * factor, factor, bias=False)
+    each = torch.arange(classes)
+    with torch.no_grad():
+        layer.weight.zero_()
+        layer.weight[each, each] = bilinear_weight(2 * factor, factor, ndim=ndim)
+    return layer
 
 
 def bilinear_weight(kernel: int, factor: int, *, ndim: int = 2) -> Tensor:

@@ -34,10 +34,16 @@ class Network(nn.Module):
     config: the frozen dataclass that it was built from, to be saved with the weights.
     stride: the total stride in pixels; `core` only ever sees multiples of it, at least two of them.
     mean, std: buffers (C,) float32, the identity until `set_normalisation`; they stay float32 under any cast.
+
+    A network with a size rule of its own says so in `padded` and in two numbers, from which its reach follows too:
+    pad_before:  rows that `pad` puts above (and columns left of) the image.
+    crop_before: rows and columns that `crop` takes off the near end of what `core` returns.
     """
 
     mean: Tensor
     std: Tensor
+    pad_before: int = 0
+    crop_before: int = 0
 
     def __init__(self, config: NetworkConfig, stride: int) -> None:
         super().__init__()
@@ -55,29 +61,41 @@ class Network(nn.Module):
 
         Raises ValueError where x has another number of dimensions or channels.
         """
+        return self.crop(self.core(self.prepare(x)), x.shape[2:])
+
+    def prepare(self, x: Tensor) -> Tensor:
+        """What `core` takes, for raw values x (N, C, *S): checked, normalised and padded. Raises as `forward` does."""
+        return self.pad(self.normalise(x))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """(x - mean) / std, computed in float32 and returned in the dtype of the weights. Raises as `forward` does."""
         channels = self.config.channels
         if x.ndim < 4 or x.shape[1] != channels:
             raise ValueError(f"a network of {channels} channels takes (N, {channels}, H, W), not {tuple(x.shape)}")
-        logits: Tensor = self.core(self.pad(self.normalise(x)))
-        for axis, extent in enumerate(x.shape[2:], start=2):
-            logits = logits.narrow(axis, 0, extent)
-        return logits
-
-    def normalise(self, x: Tensor) -> Tensor:
-        """(x - mean) / std, computed in float32 and returned in the dtype of the weights."""
         shape = (1, -1, *[1] * (x.ndim - 2))
         return ((x.float() - self.mean.view(shape)) / self.std.view(shape)).to(self.dtype)
 
     def pad(self, x: Tensor) -> Tensor:
-        """x with zeros at the bottom and right, up to a multiple of the stride and at least two strides."""
+        """x with zeros around it: `pad_before` above and left, and as many below and right as `padded` asks for."""
         missing = [padded - extent for extent, padded in zip(x.shape[2:], self.padded(x.shape[2:]), strict=True)]
         if not any(missing):
             return x
-        return F.pad(x, [side for end in reversed(missing) for side in (0, end)])
+        before = self.pad_before
+        return F.pad(x, [side for zeros in reversed(missing) for side in (before, zeros - before)])
+
+    def crop(self, logits: Tensor, size: Sequence[int]) -> Tensor:
+        """The part of what `core` returns that lies on an image of extent `size`."""
+        for axis, extent in enumerate(size, start=2):
+            logits = logits.narrow(axis, self.crop_before, extent)
+        return logits
 
     def padded(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The extent in pixels that an image of extent `size` is computed at."""
+        """The extent that `core` sees of an image of extent `size`: multiples of the stride, at least two of them."""
         return tuple(max(2 * self.stride, -(-extent // self.stride) * self.stride) for extent in size)
+
+    def size_note(self, size: Sequence[int]) -> list[str]:
+        """What to know about an image of extent `size`, in lines, for a network with a size rule of its own."""
+        return []
 
     def set_normalisation(self, mean: Sequence[float] | Tensor, std: Sequence[float] | Tensor) -> None:
         """Normalise with mean and std per channel, in raw values; a deviation of 0 (a constant channel) counts as 1."""

@@ -11,7 +11,22 @@ from typing import Any
 
 from torch import nn
 
-from keepmap.networks.layers import ACTIVATION, CONV, NORM, PAD, POOL, TRANSPOSED, Upsample
+from keepmap.networks.layers import (
+    ACTIVATION,
+    AVERAGE,
+    CONV,
+    GLOBAL_AVERAGE,
+    NORM,
+    PAD,
+    POOL,
+    SMOOTH,
+    TRANSPOSED,
+    Crop,
+    Join,
+    Product,
+    Scale,
+    Upsample,
+)
 from keepmap.networks.trace import Step, steps_of
 
 CONVS = tuple(CONV.values())
@@ -19,8 +34,13 @@ TRANSPOSEDS = tuple(TRANSPOSED.values())
 NORMS = tuple(NORM.values())
 POOLS = tuple(POOL.values())
 PADS = tuple(PAD.values())
-POINTWISE = (*NORMS, *ACTIVATION.values(), nn.Identity)
-GLOBAL = (nn.GroupNorm, nn.InstanceNorm2d, nn.InstanceNorm3d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+AVERAGES = tuple(AVERAGE.values())
+INPUT_NORMS = (nn.GroupNorm, nn.InstanceNorm2d, nn.InstanceNorm3d)
+GLOBAL_POOLS = tuple(GLOBAL_AVERAGE.values())
+ACTIVATIONS = (*ACTIVATION.values(), *SMOOTH.values(), nn.Sigmoid)
+POINTWISE = (*NORMS, *INPUT_NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
+JOINS = (Join, Product)
+"""Layers of two values, row by row; a Join appends the channels of its second."""
 
 
 @dataclass(frozen=True)
@@ -53,14 +73,20 @@ class Field:
 def reach_of(network: Any) -> tuple[int, int]:
     """(before, after) in pixels: the context that makes a part of the logits equal to the whole's, on either axis.
 
-    network: a Network. Raises TypeError naming a layer whose reach is unknown or unlimited.
+    Of a network that is not local it is the reach of its local layers: with that context a part differs from the whole
+    only by what depends on all of the image.
+    network: a Network. Raises TypeError naming a layer whose reach is unknown.
     """
-    axes = [fields_of(network, axis)[-1].reach for axis in (0, 1)]
+    axes = [_reach(network, fields_of(network, axis)[-1]) for axis in (0, 1)]
     return max(before for before, _ in axes), max(after for _, after in axes)
 
 
 def is_local(network: Any) -> bool:
-    """Whether no layer of the core depends on the whole image: no pooling to one pixel, no statistics of the input."""
+    """Whether no layer of the core depends on the whole image.
+
+    Those that do: pooling to one pixel, norms with statistics of the input, resizing to an extent instead of a factor,
+    interpolation with aligned corners.
+    """
     return not any(_is_global(step.layer) for step in steps_of(network))
 
 
@@ -76,14 +102,29 @@ def fields_of(network: Any, axis: int = 0) -> list[Field]:
     return fields
 
 
+def _reach(network: Any, logits: Field) -> tuple[int, int]:
+    """(before, after) of the logits once `crop` has cut off their first rows and `pad` has moved the image down."""
+    if logits.stride > 1:
+        return logits.reach
+    image = range(len(logits.low))
+    spans = [logits.rows(row + network.crop_before) for row in image]
+    before = max(row - (low - network.pad_before) for row, (low, _) in zip(image, spans, strict=True))
+    after = max(high - network.pad_before - row for row, (_, high) in zip(image, spans, strict=True))
+    return max(before, 0), max(after, 0)
+
+
 def _field(step: Step, sources: list[Field], total: int, axis: int) -> Field:
-    if step.layer is not None:
+    if isinstance(step.layer, Join) and sources[1].stride > sources[0].stride:
+        factor = sources[1].stride // sources[0].stride
+        sources = [sources[0], _through(step, Upsample(factor, nearest=step.layer.nearest), sources[1], total, axis)]
+    elif step.layer is not None and not isinstance(step.layer, JOINS):
         return _through(step, step.layer, sources[0], total, axis)
     if len({source.stride for source in sources}) > 1:
         raise TypeError(f"{step.name} joins values of different strides")
     low = tuple(min(rows) for rows in zip(*(source.low for source in sources), strict=True))
     high = tuple(max(rows) for rows in zip(*(source.high for source in sources), strict=True))
-    channels = sum(source.channels for source in sources) if step.kind == "cat" else sources[0].channels
+    joined = step.kind == "cat" or isinstance(step.layer, Join)
+    channels = sum(source.channels for source in sources) if joined else sources[0].channels
     return Field(channels, sources[0].stride, low, high)
 
 
@@ -100,18 +141,20 @@ def _through(step: Step, layer: nn.Module, source: Field, total: int, axis: int)
 
 def _window(name: str, layer: nn.Module, axis: int) -> tuple[Callable[[int], range], int, int]:
     """(the rows of its input that row i of its output reads, factor down, factor up) of one layer."""
-    if _is_global(layer):
-        raise TypeError(f"{name} ({type(layer).__name__}) depends on the whole image: its reach has no limit")
-    if isinstance(layer, POINTWISE):
+    if isinstance(layer, POINTWISE) or (isinstance(layer, GLOBAL_POOLS) and layer.output_size == 1):
         return (lambda row: range(row, row + 1)), 1, 1
     if isinstance(layer, PADS):
         before = layer.padding[-2 - 2 * axis]
         return (lambda row: range(row - before, row - before + 1)), 1, 1
+    if isinstance(layer, Crop):
+        return (lambda row: range(row + layer.before, row + layer.before + 1)), 1, 1
     if isinstance(layer, Upsample):
         factor = layer.factor
+        if layer.nearest:
+            return (lambda row: range(row // factor, row // factor + 1)), 1, factor
         return (lambda row: _interpolated(row, factor)), 1, factor
-    if isinstance(layer, (*CONVS, *TRANSPOSEDS, *POOLS)):
-        kernel, stride, padding, dilation = (_along(getattr(layer, key), axis) for key in _NUMBERS)
+    if isinstance(layer, (*CONVS, *TRANSPOSEDS, *POOLS, *AVERAGES)):
+        kernel, stride, padding, dilation = (along(getattr(layer, key, 1), axis) for key in _NUMBERS)
         if isinstance(layer, TRANSPOSEDS):
             return (lambda row: _scattered(row + padding, kernel, stride, dilation)), 1, stride
         span = dilation * (kernel - 1) + 1
@@ -135,7 +178,7 @@ def _scattered(row: int, kernel: int, stride: int, dilation: int) -> range:
     return range(min(rows), max(rows) + 1) if rows else range(0)
 
 
-def _along(value: Any, axis: int) -> int:
+def along(value: Any, axis: int) -> int:
     """The number of one axis, of a layer that may hold one for all; TypeError for a name such as "same"."""
     number = value[axis] if isinstance(value, tuple) else value
     if not isinstance(number, int):
@@ -144,4 +187,8 @@ def _along(value: Any, axis: int) -> int:
 
 
 def _is_global(layer: nn.Module | None) -> bool:
-    return isinstance(layer, GLOBAL) or (isinstance(layer, NORMS) and layer.running_mean is None)
+    if isinstance(layer, NORMS):
+        return layer.running_mean is None
+    if isinstance(layer, Upsample):
+        return layer.aligned
+    return isinstance(layer, (*INPUT_NORMS, *GLOBAL_POOLS)) or (isinstance(layer, Join) and layer.match == "resize")

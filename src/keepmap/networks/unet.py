@@ -1,20 +1,40 @@
-"""The U-Net of the field: padded double convolutions, max-pooling, and a skip at every level down to stride 1.
+"""The U-Net of the field: padded convolutions, and a skip at every level down to stride 1; with what practice added.
 
-Knows nothing of encoders made elsewhere; the valid convolutions of the 2015 paper are another network.
+Knows nothing of encoders made elsewhere; the valid convolutions of the 2015 paper are another network, `unet2015`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from keepmap.config import option
 from keepmap.errors import OptionError
-from keepmap.networks.layers import DoubleConv, Norm, Up, pool, score, transposed, widened
+from keepmap.networks.blocks import AttentionGate, Context, ResidualBlock
+from keepmap.networks.layers import (
+    Act,
+    ConvStack,
+    Join,
+    Match,
+    Norm,
+    Upsample,
+    begin_bilinear,
+    conv,
+    conv_norm_act,
+    pool,
+    score,
+    transposed,
+    widened,
+)
+from keepmap.networks.mirror import mirror
 from keepmap.networks.network import Network
+
+RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
+"""Residual blocks of each level of nnU-Net's residual encoders; every deeper level has 6."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +44,37 @@ class UNetConfig:
     channels: int = option(3, "channels of the input image")
     classes: int = option(2, "classes, background included")
     widths: tuple[int, ...] = option((64, 128, 256, 512, 1024), "channels of each level, shallow first")
-    norm: Norm = option("batch", "batch: batch normalisation after each convolution; none: a bias instead")
-    up: Up = option("transposed", "transposed: learnt upsampling; bilinear: interpolation and a convolution")
+    norm: Norm = option("batch", "normalisation after each convolution: batch, instance, group, or none and a bias")
+    act: Act = option("relu", "activation after each convolution: relu, leaky_relu, gelu or silu")
+    block: Literal["plain", "residual"] = option(
+        "plain", "plain: convolutions; residual: residual blocks on the way down"
+    )
+    blocks: tuple[int, ...] = option((2,), "convolutions, or residual blocks, of each level; one number is for all")
+    decoder_blocks: tuple[int, ...] = option((2,), "convolutions of each level on the way up, shallow first")
+    down: Literal["pool", "stride"] = option(
+        "pool", "pool: max-pooling; stride: the first convolution of a level halves"
+    )
+    up: Literal["bilinear", "nearest", "transposed", "aligned"] = option(
+        "transposed",
+        "transposed: learnt upsampling; bilinear, nearest: a 1x1 convolution and interpolation; aligned: interpolation "
+        "with aligned corners and half the channels on the way up, for imported weights",
+    )
     up_kernel: int = option(2, "kernel of the transposed convolution, pixels")
     up_padding: int = option(0, "padding of the transposed convolution, pixels")
     up_output_padding: int = option(0, "output padding of the transposed convolution, pixels")
+    up_init: Literal["random", "bilinear"] = option("random", "how transposed convolutions begin: random, or bilinear")
+    match: Match = option(
+        "multiple",
+        "how maps fit skips at odd sizes: multiple: the image is padded to the stride; for imported weights pad: zeros "
+        "around the map, crop: of the skip, resize: of the map",
+    )
+    attention: bool = option(False, "attention gates on the skips")
+    context: bool = option(False, "a global context at the deepest level: every pixel sees the whole image")
+    deep: int = option(0, "levels below the finest that have logits of their own, for deep supervision")
 
 
 class UNet(Network):
-    """U-Net with double convolutions, any depth and widths.
+    """U-Net of any depth and widths, in the form that the field uses and with what practice has added to it.
 
     Source: Ronneberger, Fischer and Brox 2015, with zero padding and batch normalisation as commonly used since.
     """
@@ -40,38 +82,184 @@ class UNet(Network):
     config: UNetConfig
 
     def __init__(self, config: UNetConfig) -> None:
+        _check(config)
         widths = config.widths
-        if not widths or min(widths) < 1:
-            raise OptionError("widths of unet must be positive.", found=str(list(widths)), expected="as in 16, 32, 64")
         super().__init__(config, stride=2 ** (len(widths) - 1))
-        pairs = list(pairwise(widths))
-        self.stem = DoubleConv(config.channels, widths[0], norm=config.norm)
-        self.pool = pool()
-        self.down = nn.ModuleList(DoubleConv(inner, outer, norm=config.norm) for inner, outer in pairs)
-        self.up = nn.ModuleList(_upsampling(config, outer, inner) for inner, outer in reversed(pairs))
-        self.merge = nn.ModuleList(DoubleConv(2 * inner, inner, norm=config.norm) for inner, _ in reversed(pairs))
-        self.head = score(widths[0], config.classes)
+        levels = range(len(widths) - 1)[::-1]
+        self.stem = _contracting(config, 0)
+        self.pool = pool() if config.down == "pool" else nn.Identity()
+        self.down = nn.ModuleList(_contracting(config, level) for level in range(1, len(widths)))
+        self.context = Context(widths[-1]) if config.context else None
+        self.gate = _gates(config) if config.attention else None
+        self.up = nn.ModuleList(_upsampling(config, level) for level in levels)
+        self.join = None if config.match == "multiple" else Join(config.match, nearest=config.up == "nearest")
+        self.merge = nn.ModuleList(_merging(config, level) for level in levels)
+        self.head = score(_above(config, 0), config.classes)
+        self.deep = nn.ModuleList(score(_above(config, level), config.classes) for level in range(1, config.deep + 1))
 
     def core(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> logits (N, K, *S)."""
-        x = self.stem(x)
-        skips = []
+        values = [x]
+        del x  # the list alone holds it, and it dies once it has been read
+        return self._expand(self._contract(values))[-1]
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        """Logits of raw values x (N, C, *S) for deep supervision: those of `forward`, then those of the levels below.
+
+        Level l has (N, K, *T) with T = S / 2^l rounded up (where `match` pads nothing to the stride: down), for `deep`
+        levels. Raises ValueError as `forward` does.
+        Source: Isensee et al. 2021 (nnU-Net); Dou et al. 2016 (deep supervision).
+        """
+        size = x.shape[2:]
+        logits = self._expand(self._contract([self.prepare(x)]), deep=self.config.deep)[::-1]
+        for level, found in enumerate(logits):
+            wanted = (-(-extent // 2**level) for extent in size)
+            logits[level] = self.crop(found, [min(pair) for pair in zip(wanted, found.shape[2:], strict=True)])
+        return logits
+
+    def pad(self, x: Tensor) -> Tensor:
+        """x with zeros, or where skips are cropped its mirrored border, at the bottom and right, as far as `padded`."""
+        return mirror(x, 0, self.padded(x.shape[2:])) if self.config.match == "crop" else super().pad(x)
+
+    def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The extent that `core` sees of an image of extent `size`.
+
+        `multiple` and `crop`: multiples of the stride, at least two of them; the least at which a cropped result covers
+        the image. `pad` and `resize`: the image's own, but at least the one row (two where the norm needs statistics of
+        the image) of the deepest level without which the networks that they reproduce fail.
+        """
+        if self.config.match in ("multiple", "crop"):
+            return super().padded(size)
+        least = self.stride * (2 if self.config.norm in ("instance", "group") else 1)
+        return tuple(torch.sym_max(least, extent) for extent in size)  # type: ignore[no-untyped-call]
+
+    def _contract(self, values: list[Tensor]) -> list[Tensor]:
+        """The last value of each level on the way down, shallow first; takes the padded values out of the list."""
+        x = self.stem(values.pop())
+        levels = []
         for down in self.down:
-            skips.append(x)
+            levels.append(x)
             x = self.pool(x)
             x = down(x)
-        for up, merge in zip(self.up, self.merge, strict=True):
+        if self.context is not None:
+            x = self.context(x)
+        levels.append(x)
+        return levels
+
+    def _expand(self, levels: list[Tensor], deep: int = 0) -> list[Tensor]:
+        """The logits of the `deep` levels below the finest, then its own; takes the values of the way down."""
+        logits = []
+        x = levels.pop()
+        for index, (up, merge) in enumerate(zip(self.up, self.merge, strict=True)):
+            if self.gate is not None:
+                levels[-1] = self.gate[index](levels[-1], x)
             x = up(x)
-            x = torch.cat([skips.pop(), x], 1)
+            x = torch.cat([levels.pop(), x], 1) if self.join is None else self.join(levels.pop(), x)
             x = merge(x)
-        logits: Tensor = self.head(x)
+            if 0 < len(levels) <= deep:
+                logits.append(self.deep[len(levels) - 1](x))
+        logits.append(self.head(x))
         return logits
 
 
-def _upsampling(config: UNetConfig, inputs: int, outputs: int) -> nn.Module:
-    """Twice the extent, from the deeper level's channels to this level's."""
-    if config.up == "transposed":
-        return transposed(
-            inputs, outputs, kernel=config.up_kernel, padding=config.up_padding, output_padding=config.up_output_padding
+def residual_encoder(*, channels: int, classes: int, patch: int = 512) -> UNetConfig:
+    """The residual-encoder U-Net (ResEnc M, L and XL) of nnU-Net Revisited for images of rank 2.
+
+    patch: side in pixels of the training crops. The three presets share this rule and differ in the memory that they
+           fill, 8, 24 and 40 GB, hence in the patch; levels halve it until less than 8 px are left.
+    Source: Isensee et al. 2024 (nnU-Net Revisited), and nnU-Net's planner for the widths. Convolutions before a norm
+    have no bias here, which changes no value that the network can compute.
+    """
+    levels = max(1, patch.bit_length() - 2)
+    blocks = (*RESIDUAL_BLOCKS, *[RESIDUAL_BLOCKS[-1]] * levels)[:levels]
+    return UNetConfig(
+        channels, classes, widths=tuple(min(32 * 2**level, 512) for level in range(levels)), norm="instance",
+        act="leaky_relu", block="residual", blocks=blocks, decoder_blocks=(1,), down="stride",
+    )  # fmt: skip
+
+
+def _contracting(config: UNetConfig, level: int) -> nn.Module:
+    """The convolutions of a level on the way down; a residual network begins with a plain one."""
+    outputs = config.widths[level]
+    inputs = config.widths[level - 1] if level else config.channels
+    stride = 2 if level and config.down == "stride" else 1
+    count = _of_level(config.blocks, level)
+    if config.block == "plain":
+        return ConvStack(inputs, outputs, count=count, stride=stride, norm=config.norm, act=config.act)
+    layers: list[nn.Module] = []
+    if not level:
+        layers.append(conv_norm_act(inputs, outputs, norm=config.norm, act=config.act))
+        inputs = outputs
+    layers.append(ResidualBlock(inputs, outputs, stride=stride, norm=config.norm, act=config.act))
+    layers += [ResidualBlock(outputs, outputs, norm=config.norm, act=config.act) for _ in range(count - 1)]
+    return nn.Sequential(*layers)
+
+
+def _upsampling(config: UNetConfig, level: int) -> nn.Module:
+    """From the level below to the extent and, unless it is `aligned`, the width of this one."""
+    inputs, outputs = _above(config, level + 1), config.widths[level]
+    if config.up == "aligned":
+        return Upsample(2, aligned=True)
+    if config.up != "transposed":
+        if config.match == "resize":
+            return nn.Sequential(conv(inputs, outputs, 1, bias=True))
+        return widened(inputs, outputs, nearest=config.up == "nearest")
+    layer = transposed(
+        inputs, outputs, kernel=config.up_kernel, padding=config.up_padding, output_padding=config.up_output_padding
+    )
+    return begin_bilinear(layer) if config.up_init == "bilinear" else layer
+
+
+def _merging(config: UNetConfig, level: int) -> nn.Module:
+    """The convolutions of a level on the way up, over the skip and what comes up to it."""
+    skip, outputs, count = config.widths[level], _above(config, level), _of_level(config.decoder_blocks, level)
+    if config.up == "aligned":
+        inputs = skip + _above(config, level + 1)
+        return ConvStack(inputs, outputs, middle=inputs // 2, count=count, norm=config.norm, act=config.act)
+    return ConvStack(2 * skip, outputs, count=count, norm=config.norm, act=config.act)
+
+
+def _above(config: UNetConfig, level: int) -> int:
+    """The channels that the way up leaves a level with; the deepest level's own at the deepest."""
+    halved = config.up == "aligned" and 0 < level < len(config.widths) - 1
+    return max(1, config.widths[level] // 2) if halved else config.widths[level]
+
+
+def _gates(config: UNetConfig) -> nn.ModuleList:
+    levels = range(len(config.widths) - 1)[::-1]
+    return nn.ModuleList(AttentionGate(config.widths[level], _above(config, level + 1)) for level in levels)
+
+
+def _of_level(numbers: tuple[int, ...], level: int) -> int:
+    return numbers[level] if len(numbers) > 1 else numbers[0]
+
+
+def _check(config: UNetConfig) -> None:
+    """Raise OptionError where the fields do not go together."""
+    widths, depth = config.widths, len(config.widths)
+    if not widths or min(widths) < 1:
+        raise OptionError("widths of unet must be positive.", found=str(list(widths)), expected="as in 16, 32, 64")
+    for name, numbers, levels in (
+        ("blocks", config.blocks, depth),
+        ("decoder_blocks", config.decoder_blocks, depth - 1),
+    ):
+        if len(numbers) not in (1, levels) or min(numbers, default=1) < 1:
+            raise OptionError(
+                f"{name} of unet must be one positive number, or {levels} of them.", found=str(list(numbers))
+            )
+    if not 0 <= config.deep < max(depth - 1, 1):
+        raise OptionError(
+            "deep of unet counts levels between the finest and the deepest.",
+            found=str(config.deep),
+            expected=f"0 to {max(depth - 2, 0)} for {depth} widths",
         )
-    return widened(inputs, outputs)
+    if config.match != "multiple" and (config.attention or config.down == "stride"):
+        raise OptionError(
+            f"match={config.match} goes with max-pooling and without attention gates only.",
+            found="attention" if config.attention else "down=stride",
+            do="use match=multiple",
+        )
+    if config.up_init == "bilinear" and config.up != "transposed":
+        raise OptionError(
+            "up_init=bilinear is for transposed convolutions.", found=f"up={config.up}", expected="up=transposed"
+        )

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from keepmap import resources
 from keepmap.errors import KeepmapError
-from keepmap.geometry.tiles import round_up
 from keepmap.networks.describe import peak_bytes
 from keepmap.networks.network import Network
 from keepmap.protocols import Array
@@ -25,6 +24,8 @@ Output = Literal["labels", "probabilities", "logits"]
 
 _ARGMAX_BYTES = 8 << 20
 """Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
+_PROBE = 4096
+"""Strides along each side of the image whose memory per padded pixel stands for all images."""
 
 
 class Runtime:
@@ -41,14 +42,15 @@ class Runtime:
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
         private = fold_batch_norms(copy.deepcopy(network).eval().requires_grad_(False).float())
         private.to(self.device, dtype)
-        self._network = private.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network: Network = private.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels: int = network.channels
         self.classes: int = network.classes
         self.stride = network.stride
         self.reach = network.reach
         self.local = network.local
-        probe = (4 * network.stride, 4 * network.stride)
-        self._bytes_per_pixel = peak_bytes(network, probe, bytes_per_value=dtype.itemsize) / prod(probe)
+        probe = (_PROBE * network.stride, _PROBE * network.stride)
+        peak = peak_bytes(network, probe, bytes_per_value=dtype.itemsize)
+        self._bytes_per_pixel = peak / prod(network.padded(probe))
 
     @property
     def label_dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int16]:
@@ -57,8 +59,7 @@ class Runtime:
 
     def peak_bytes(self, height: int, width: int) -> int:
         """Bytes that one forward pass of one image of (height, width) pixels needs at its peak, about."""
-        sides = (max(round_up(side, self.stride), 2 * self.stride) for side in (height, width))
-        return ceil(self._bytes_per_pixel * prod(sides))
+        return ceil(self._bytes_per_pixel * prod(self._network.padded((height, width))))
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated where the network computes."""

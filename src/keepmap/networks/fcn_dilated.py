@@ -1,0 +1,120 @@
+"""The dilated FCN: ResNet-50 or 101 at stride 8, one head on its last features, no skips. torchvision calls it FCN.
+
+Knows no other encoder; the FCN of the paper, with skips and learnt upsampling, is `fcn`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from keepmap.config import option
+from keepmap.errors import OptionError
+from keepmap.networks.layers import ACTIVATION, LINEAR, NORM, Upsample, conv, score
+from keepmap.networks.reach import is_local
+from keepmap.networks.resnet import build_resnet
+from keepmap.networks.score_network import ScoreNetwork
+
+DILATE = (False, True, True)
+"""The last two stages keep stride 8."""
+_HEAD_DROPOUT = 0.1
+_TORCHVISION = {"backbone": "encoder", "classifier": "head", "aux_classifier": "aux"}
+
+
+@dataclass(frozen=True)
+class FCNDilatedConfig:
+    """What an FCNDilated is built from."""
+
+    channels: int = option(3, "channels of the input image")
+    classes: int = option(2, "classes, background included")
+    encoder: Literal["resnet50", "resnet101"] = option("resnet50", "encoder, dilated to stride 8")
+    aux: bool = option(False, "an auxiliary head on the features before the last, for training only")
+    match: Literal["multiple", "resize"] = option(
+        "multiple", "multiple: pad to the stride; resize: stretch the scores to the image, as torchvision does"
+    )
+    width: int = option(64, "channels of the encoder's first convolution; published weights have 64")
+
+
+class FCNDilated(ScoreNetwork):
+    """Dilated ResNet at stride 8 with a convolutional head, enlarged 8 times by bilinear interpolation.
+
+    The two ways to match the image's size agree where it is a multiple of 8. Where it is not, `resize` samples the
+    scores on another grid in every part of an image, so it is not local.
+    Source: torchvision.models.segmentation (fcn_resnet50, fcn_resnet101); dilation as in Yu and Koltun 2016.
+    """
+
+    config: FCNDilatedConfig
+
+    def __init__(self, config: FCNDilatedConfig) -> None:
+        if config.width < 1:
+            raise OptionError("width of fcn_dilated must be positive.", found=str(config.width), expected="as in 64")
+        encoder = build_resnet(config.encoder, config.channels, width=config.width, dilate=DILATE)
+        super().__init__(config, stride=encoder.strides[-1])
+        self.score_stride = self.stride
+        self.encoder = encoder
+        self.head = _head(encoder.widths[-1], config.classes)
+        self.aux = _head(encoder.widths[-2], config.classes) if config.aux else None
+        self.up = Upsample(self.stride)
+
+    def coarse(self, x: Tensor) -> Tensor:
+        """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 8."""
+        scores: Tensor = self.head(self.encoder(x)[-1])
+        return scores
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits (N, K, *S) of raw values x (N, C, *S) of any real dtype. Raises ValueError as every network does."""
+        return self._enlarged(self.coarse(self.prepare(x)), x)
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        """Logits (N, K, *S) of raw values x (N, C, *S), for training: those of `forward`, then the auxiliary head's.
+
+        torchvision's recipe adds half of the second's loss. Raises ValueError as `forward` does.
+        """
+        *_, before, last = self.encoder(self.prepare(x))
+        logits = [self._enlarged(self.head(last), x)]
+        if self.aux is not None:
+            logits.append(self._enlarged(self.aux(before), x))
+        return logits
+
+    def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The extent that `core` sees: multiples of the stride, or with `resize` the image's own."""
+        return tuple(size) if self.config.match == "resize" else super().padded(size)
+
+    @cached_property
+    def local(self) -> bool:
+        """Whether computing in parts equals computing the whole: not with `resize`."""
+        return self.config.match == "multiple" and is_local(self)
+
+    def _enlarged(self, scores: Tensor, x: Tensor) -> Tensor:
+        size = x.shape[2:]
+        if self.config.match == "multiple":
+            return self.crop(self.up(scores), size)
+        return F.interpolate(scores, size=size, mode=LINEAR[len(size)], align_corners=False)
+
+
+def from_torchvision(name: str) -> str:
+    """The name that a tensor of torchvision's fcn_resnet50 or fcn_resnet101 has here.
+
+    backbone.layer1.0.conv1.weight -> encoder.layer1.0.conv1.weight. Raises ValueError for any other name.
+    """
+    part, _, rest = name.partition(".")
+    if part not in _TORCHVISION or not rest:
+        raise ValueError(f"{name} is no tensor of torchvision's FCN: its names begin with {', '.join(_TORCHVISION)}")
+    return f"{_TORCHVISION[part]}.{rest}"
+
+
+def _head(inputs: int, classes: int) -> nn.Sequential:
+    """A 3x3 convolution to a quarter of the channels, batch norm, ReLU, dropout, and the scores."""
+    width = max(1, inputs // 4)
+    return nn.Sequential(
+        conv(inputs, width),
+        NORM[2](width),
+        ACTIVATION["relu"](inplace=True),
+        nn.Dropout(_HEAD_DROPOUT),
+        score(width, classes),
+    )

@@ -21,7 +21,7 @@ from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.catalogue import NETWORKS, build_network
-from keepmap.networks.describe import LevelRow, ModelRow, describe, summarise
+from keepmap.networks.describe import LevelRow, ModelRow, describe, sketch, summarise
 from keepmap.networks.network import Network
 from keepmap.options import (
     CheckOptions,
@@ -90,6 +90,7 @@ def train(
     model: str = "auto",
     encoder: str = "auto",
     weights: Weights = "auto",
+    init: str | None = None,
     time: str | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -102,6 +103,7 @@ def train(
 ) -> Run:
     """Plan, train and validate a network on two folders, and write the RUN folder `out`.
 
+    init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
     Raises DataError with everything that is wrong before the first step, Interrupted after Ctrl-C (the state is saved).
     """
@@ -143,6 +145,7 @@ def predict(
     *,
     overlay: bool = False,
     probabilities: bool = False,
+    coarse: bool = False,
     memory: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
@@ -162,6 +165,7 @@ def predict(
         Path(out),
         overlay=options.overlay,
         probabilities=options.probabilities,
+        coarse=options.coarse,
         progress=progress or Silent(),
     )
 
@@ -214,7 +218,7 @@ def describe_network(
     name: str, *, size: tuple[int, int], channels: int = 3, classes: int = 2, **options: Any
 ) -> list[LevelRow]:
     """One network at one image size (H, W) in pixels, level by level: extent, channels, reach, bytes."""
-    return describe(build_network(name, channels=channels, classes=classes, options=options), size)
+    return describe(sketch(name, channels=channels, classes=classes, options=options), size)
 
 
 def demo(out: StrPath = "keepmap-demo", *, time: str = "1m", seed: int = 0, progress: Progress | None = None) -> Demo:

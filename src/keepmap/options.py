@@ -36,6 +36,7 @@ class TrainOptions(LabelOptions):
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
     encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`")
     weights: Weights = option("auto", "where the encoder starts: imagenet, none, or auto (imagenet where it fits)")
+    init: str | None = option(None, "RUN whose weights it starts from: what matches is loaded, the rest is listed")
     time: str | None = option(None, "wall-clock time of the whole command, such as 90s, 10m, 2h; default 10m")
     steps: int | None = option(None, "optimiser steps, instead of a time")
     epochs: int | None = option(None, "epochs (one crop per training image each), instead of a time")
@@ -52,6 +53,7 @@ class PredictOptions:
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
     probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
+    coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")

@@ -126,6 +126,18 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{self.metrics_file} cannot be written.", found=error.strerror or str(error)) from error
 
+    def load_matching(self, network: Network) -> list[str]:
+        """Load into `network` every tensor of the model that matches in name and shape; return what did not match.
+
+        The normalisation is left as it is: it belongs to the data. Raises RunError where the folder has no model.
+        """
+        self.read_config()
+        tensors, _ = read_tensors(self.model_file)
+        own = {name: t for name, t in network.state_dict().items() if name not in ("mean", "std")}
+        fits = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
+        network.load_state_dict(fits, strict=False)
+        return sorted({name for name in (*own, *tensors) if name not in ("mean", "std")} - set(fits))
+
     def load_network(self) -> tuple[Network, RunConfig]:
         """The network with its best weights, in eval mode on the CPU. Raises RunError."""
         config = self.read_config()

@@ -6,6 +6,7 @@ import pytest
 
 import keepmap
 from keepmap.cli.main import main
+from keepmap.networks import describe
 from keepmap.networks.encoders import ENCODERS
 from keepmap.networks.network import Network
 
@@ -64,13 +65,13 @@ def test_settings_reach_the_network(
     words: list[str], same: dict[str, object], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     built = []
-    real = keepmap.build_model
+    real = describe.sketch
 
-    def build(name: str, **options: object) -> Network:
-        built.append(options)
-        return real(name, **options)  # type: ignore[arg-type]
+    def sketch(name: str, *, channels: int, classes: int, options: dict[str, object]) -> Network:
+        built.append({"channels": channels, "classes": classes, **options})
+        return real(name, channels=channels, classes=classes, options=options)
 
-    monkeypatch.setattr(keepmap, "build_model", build, raising=False)
+    monkeypatch.setattr(describe, "sketch", sketch)
     assert main(["models", "unet", "--size", "16x16", *words]) == 0
     assert built == [{"channels": 3, "classes": 2} | same]
     assert "total" in capsys.readouterr().out

@@ -140,3 +140,10 @@ def test_a_picture_is_written_as_it_is(tmp_path: Path) -> None:
     sinks.write_picture(tmp_path / "new" / "o.png", picture)
     assert np.array_equal(np.array(Image.open(tmp_path / "new" / "o.png")), picture)
     assert os.listdir(tmp_path / "new") == ["o.png"]
+
+
+def test_an_array_is_written_whole(tmp_path: Path) -> None:
+    array = np.arange(6, dtype=np.float32).reshape(1, 2, 3)
+    sinks.write_array(tmp_path / "new" / "a.npy", array)
+    np.testing.assert_array_equal(np.load(tmp_path / "new" / "a.npy"), array)
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.npy"]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
-from keepmap.errors import DataError, OutputError
+from keepmap.errors import DataError, OptionError, OutputError
 from keepmap.inference import files
 from keepmap.inference.files import plan_outputs, predict_files
 from keepmap.inference.predictor import Predictor
@@ -225,3 +225,28 @@ def test_the_module_knows_how_many_failures_it_shows() -> None:
     assert "4.png is broken" in text
     assert "5.png" not in text
     assert "and 4 more" in text
+
+
+def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = build_network("fcn", channels=3, classes=2, options={"encoder": "resnet18", "skips": 0}).eval()
+    predictor = Predictor(
+        Runtime(network, device="cpu", precision="float32"),
+        LabelSet((0, 255), ("background", "cell"), None, default_colours(2)),
+    )
+    image = save(tmp_path / "in" / "a.png", 70, 90)
+    predict_files(predictor, [image], tmp_path / "out", coarse=True)
+    scores = np.load(tmp_path / "out" / "a_coarse.npy")
+    x = torch.from_numpy(np.asarray(Image.open(image)).copy()).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        expected = network.scores(x)[0].numpy()
+    assert scores.shape == (2, 3, 3)
+    np.testing.assert_allclose(scores, expected, atol=1e-4 * abs(expected).max())
+    assert tree(tmp_path / "out") == {"a.png", "a_coarse.npy"}
+
+
+def test_a_network_without_a_coarse_map_is_refused_first(predictor: Predictor, tmp_path: Path) -> None:
+    image = save(tmp_path / "in" / "a.png")
+    with pytest.raises(OptionError, match="no coarse score map"):
+        predict_files(predictor, [image], tmp_path / "out", coarse=True)
+    assert not (tmp_path / "out").exists()

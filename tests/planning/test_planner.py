@@ -139,3 +139,8 @@ def test_when_the_smallest_batch_is_too_slow_the_crop_shrinks_too() -> None:
     plan = planned(seconds=60, cost=4.0)
     assert (plan.crop, plan.batch) == (128, 2)
     assert "steps in the time" in plan.because["crop"]
+
+
+def test_the_dilated_fcn_has_a_resnet_and_not_the_pretrained_encoder() -> None:
+    choice = choose_network(NUCLEI, TrainOptions(model="fcn_dilated"), HERE)
+    assert (choice.network, choice.options, choice.pretrained) == ("fcn_dilated", {"encoder": "resnet50"}, False)

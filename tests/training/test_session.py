@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from keepmap.errors import DataError, OptionError, RunError
+from keepmap.networks.catalogue import build_network
 from keepmap.options import TrainOptions
 from keepmap.planning.plan import Cost
 from keepmap.protocols import Silent
@@ -182,3 +183,42 @@ def test_resume_needs_neither_the_working_folder_nor_the_file_of_names(
     monkeypatch.chdir("/")
     _, position = go_on(run, Silent())
     assert position.step == 6
+
+
+class Lines(Silent):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def test_a_run_can_begin_from_another_and_lists_the_rest(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, third = (RunFolder(tmp_path / name) for name in ("first", "second", "third"))
+    begin(*folders, first, OPTIONS, Silent())
+    lines = Lines()
+    begin(*folders, second, replace(OPTIONS, init=str(first.path), steps=1), lines)
+    assert any(line.startswith("init ") and "not:" not in line for line in lines.said)
+    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8, 16]})
+    begin(*folders, third, replace(OPTIONS, init=str(first.path), steps=1), lines)
+    assert "not: " in next(line for line in reversed(lines.said) if line.startswith("init "))
+    with pytest.raises(OptionError, match="nothing that this network could start from"):
+        begin(*folders, RunFolder(tmp_path / "x"), replace(OPTIONS, init=str(first.path), model="fcn", steps=1), lines)
+    with pytest.raises(RunError, match="is no RUN"):
+        begin(*folders, RunFolder(tmp_path / "x"), replace(OPTIONS, init=str(tmp_path / "none"), steps=1), lines)
+    assert not (tmp_path / "x").exists()
+
+
+def test_matching_weights_are_loaded_exactly(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin(*folders, run, OPTIONS, Silent())
+    trained, config = run.load_network()
+    torch.manual_seed(9)
+    fresh = build_network("unet", channels=1, classes=2, options=config.options)
+    assert run.load_matching(fresh) == []
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, fresh.state_dict()[name]) is (name not in ("mean", "std")), name

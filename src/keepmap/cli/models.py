@@ -49,7 +49,9 @@ def models(
     rows = keepmap.describe_network(name, size=extent, channels=channels, classes=classes, **options)
     _show_levels(f"{name} at {extent[0]}x{extent[1]}", rows)
     if not quiet:
-        _show_totals(keepmap.build_model(name, channels=channels, classes=classes, **options), extent)
+        from keepmap.networks.describe import sketch
+
+        _show_totals(sketch(name, channels=channels, classes=classes, options=options), extent)
 
 
 def _show_list(quiet: bool) -> None:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
+from keepmap.config import whole_file
 from keepmap.errors import OutputError
 from keepmap.protocols import Array, ArraySink, Window
 
@@ -106,14 +107,15 @@ def open_probabilities(path: Path, shape: tuple[int, int, int]) -> FileSink:
 def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     """Write an RGB picture (H, W, 3) uint8 as PNG, whole or not at all. Raises OutputError."""
     _make_folder(path)
-    partial = partial_path(path)
-    try:
+    with whole_file(path) as partial:
         _encode_png(picture, partial)
-        partial.replace(path)
-    except OSError as error:
-        raise _refused(path, error) from error
-    finally:
-        partial.unlink(missing_ok=True)
+
+
+def write_array(path: Path, array: Array) -> None:
+    """Write an array as .npy, whole or not at all. Raises OutputError."""
+    _make_folder(path)
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.save(file, array)
 
 
 def _make_folder(path: Path) -> None:

@@ -19,7 +19,7 @@ from keepmap.data.images import open_image
 from keepmap.data.masks import read_mask
 from keepmap.data.overlay import draw_overlay
 from keepmap.data.pairing import list_images
-from keepmap.data.sinks import open_probabilities, open_sink, write_picture
+from keepmap.data.sinks import open_probabilities, open_sink, write_array, write_picture
 from keepmap.errors import DataError, InputError, OutputError
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
 from keepmap.protocols import Progress, Silent, Tracker
@@ -36,11 +36,12 @@ class Job:
     mask: Path
     overlay: Path | None = None
     probabilities: Path | None = None
+    coarse: Path | None = None
 
     @property
     def outputs(self) -> list[Path]:
         """The files that are written."""
-        return [path for path in (self.mask, self.overlay, self.probabilities) if path is not None]
+        return [path for path in (self.mask, self.overlay, self.probabilities, self.coarse) if path is not None]
 
 
 @dataclass(frozen=True)
@@ -52,12 +53,13 @@ class Failure:
 
 
 def plan_outputs(
-    inputs: Sequence[Path], out: Path, *, overlay: bool = False, probabilities: bool = False
+    inputs: Sequence[Path], out: Path, *, overlay: bool = False, probabilities: bool = False, coarse: bool = False
 ) -> tuple[list[Job], list[Failure]]:
     """What is written for each input, and the files in folders that are pictures but cannot be read.
 
     inputs: files, and folders whose structure is kept below `out`; the same file twice counts once. An image becomes
-    OUT/STEM.png (.tif for TIFF), OUT/STEM_overlay.png and OUT/STEM.npy. `out` itself is left out of folders.
+    OUT/STEM.png (.tif for TIFF), OUT/STEM_overlay.png, OUT/STEM.npy and OUT/STEM_coarse.npy. `out` itself is left out
+    of folders.
     Raises DataError where an input is missing or there is no image, OutputError where two inputs share an output or
     an output would replace an input. Touches no file.
     """
@@ -74,7 +76,7 @@ def plan_outputs(
             images[path] = Path(path.name)
     if not images and not failures:
         raise DataError(f"There are no images in {', '.join(map(str, inputs))}.", expected="PNG, JPEG or TIFF files")
-    jobs = [_job(image, out / relative, overlay, probabilities) for image, relative in images.items()]
+    jobs = [_job(image, out / relative, overlay, probabilities, coarse) for image, relative in images.items()]
     return _without_clashes(jobs), failures
 
 
@@ -85,6 +87,7 @@ def predict_files(
     *,
     overlay: bool = False,
     probabilities: bool = False,
+    coarse: bool = False,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Predict images into `out` and return the paths of their masks; see `plan_outputs` for the names.
@@ -94,7 +97,9 @@ def predict_files(
     where `out` cannot be written.
     """
     show = progress or Silent()
-    jobs, failures = plan_outputs(inputs, out, overlay=overlay, probabilities=probabilities)
+    if coarse:
+        predictor.runtime.check_scores()
+    jobs, failures = plan_outputs(inputs, out, overlay=overlay, probabilities=probabilities, coarse=coarse)
     prepare_folders({out, *(path.parent for job in jobs for path in job.outputs)})
     total = len(jobs) + len(failures)
     sized: list[tuple[Job, int]] = []
@@ -152,17 +157,20 @@ def _predict_one(predictor: Predictor, job: Job, tracker: Tracker, progress: Pro
         if job.probabilities is not None:
             values = stack.enter_context(open_probabilities(job.probabilities, (labels.count, *source.shape[1:])))
         predictor.predict(source, sink, probabilities=values, tracker=tracker)
+    if job.coarse is not None:
+        write_array(job.coarse, predictor.coarse(source.read(), str(job.image)))
     if job.overlay is not None:
         write_picture(job.overlay, draw_overlay(source.read(), labels.encode(read_mask(job.mask), job.mask), labels))
 
 
-def _job(image: Path, target: Path, overlay: bool, probabilities: bool) -> Job:
+def _job(image: Path, target: Path, overlay: bool, probabilities: bool, coarse: bool) -> Job:
     suffix = ".tif" if image.suffix.lower() in _TIFF else ".png"
     return Job(
         image,
         target.with_name(target.stem + suffix),
         target.with_name(f"{target.stem}_overlay.png") if overlay else None,
         target.with_name(f"{target.stem}.npy") if probabilities else None,
+        target.with_name(f"{target.stem}_coarse.npy") if coarse else None,
     )
 
 

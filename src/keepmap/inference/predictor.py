@@ -61,6 +61,15 @@ class Predictor:
             values[:, rows, columns] = part
         return values
 
+    def coarse(self, image: Array, where: str = "The image") -> Array:
+        """The raw score map (K, h, w) float32 of an image (C, H, W), in one pass: what an FCN knows before upsampling.
+
+        Raises OptionError for a network without one, DataError for an image that does not fit it.
+        """
+        self._check(image.shape, image.dtype, where)
+        scores: Array = self.runtime.scores(image[np.newaxis])[0]
+        return scores
+
     def indices(self, image: Array, where: str = "The image") -> Array:
         """The class indices (H, W), uint8 (int16 above 256 classes), of an image (C, H, W) of raw values.
 

@@ -5,8 +5,10 @@ Computes from the steps of the core alone: no weights are copied and no data flo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import ceil, prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -77,10 +79,15 @@ class _Values:
         return {buffer for buffer in set(self.buffers[: at + 1]) if self.last[buffer] >= at}
 
 
-def summarise(name: str) -> ModelRow:
-    """The network called `name` in one row, built without memory for its weights. Raises OptionError."""
+def sketch(name: str, *, channels: int = 3, classes: int = 2, options: Mapping[str, Any] | None = None) -> Network:
+    """The network called `name` without memory for its weights: it can be described, not run. Raises OptionError."""
     with torch.device("meta"):
-        network = build_network(name, channels=3, classes=2)
+        return build_network(name, channels=channels, classes=classes, options=options)
+
+
+def summarise(name: str) -> ModelRow:
+    """The network called `name` in one row. Raises OptionError."""
+    network = sketch(name)
     summary = (NETWORKS[name][1].__doc__ or "").splitlines()[0]
     return ModelRow(name, parameters(network), network.stride, network.reach, summary)
 

@@ -16,6 +16,7 @@ from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Measure, Plan
 
+_OVER_ENCODERS = ("encoder_unet", "fcn", "fcn_dilated")
 _FEWEST_STEPS = 120
 _WARM_UP = 30
 _LEAST_DEVIATION = 0.01
@@ -64,18 +65,20 @@ def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) 
     rgb = figures.channels == 3 and figures.dtype == "uint8"
     fits = rgb and here.pretrained is not None and wanted.weights != "none"
     encoder = wanted.encoder
-    if wanted.model not in ("auto", "encoder_unet", "fcn"):
+    if wanted.model not in ("auto", *_OVER_ENCODERS):
         if encoder != "auto" or wanted.weights == "imagenet":
             raise OptionError(
                 f"--model {wanted.model} has no encoder.",
                 found=f"--encoder {encoder}, --weights {wanted.weights}",
-                expected="--model encoder_unet or --model fcn",
+                expected="one of " + ", ".join(f"--model {name}" for name in _OVER_ENCODERS),
             )
         options = _widths(wanted.model, here)
         narrower = f", half as wide as the classic one for the {here.device}" if options else ""
         return Choice(wanted.model, options, False, *data, f"--model {wanted.model}{narrower}")
     name = "encoder_unet" if wanted.model == "auto" else wanted.model
-    if encoder == "auto":
+    if encoder == "auto" and name == "fcn_dilated":
+        encoder, because = "resnet50", "--model fcn_dilated, whose encoder is a dilated ResNet"
+    elif encoder == "auto":
         encoder, because = _choose_encoder(figures, wanted, here, fits)
     else:
         because = f"--encoder {encoder}"

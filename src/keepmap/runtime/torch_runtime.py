@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from keepmap import resources
-from keepmap.errors import KeepmapError
+from keepmap.errors import KeepmapError, OptionError
 from keepmap.networks.describe import peak_bytes
 from keepmap.networks.network import Network
+from keepmap.networks.score_network import ScoreNetwork
 from keepmap.protocols import Array
 from keepmap.runtime.folding import fold_batch_norms
 
@@ -88,6 +89,21 @@ class Runtime:
                 found=str(error).splitlines()[0],
                 do="pass a smaller --memory, so that smaller tiles are used",
             ) from error
+
+    def check_scores(self) -> None:
+        """Raise OptionError unless the network has a score map before its upsampling, as an FCN has."""
+        if not isinstance(self._network, ScoreNetwork):
+            raise OptionError("This network has no coarse score map.", expected="an FCN, such as --model fcn")
+
+    def scores(self, x: Array) -> Array:
+        """The raw score map (N, K, h / s, w / s) float32, s its stride, rounded up; x as in `run`.
+
+        Raises OptionError for a network without one.
+        """
+        self.check_scores()
+        with torch.inference_mode():
+            array: Array = self._network.scores(self._tensor(x)).float().contiguous().cpu().numpy()
+            return array
 
     def _tensor(self, x: Array) -> Tensor:
         """x on the device, channels_last; only the raw values travel, the network makes them floats."""

@@ -5,7 +5,7 @@ Puts scan, split, plan, network, engine and loop together; each of them is told 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -44,6 +44,7 @@ _MARGIN = 8.0
 """Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
 _LEAST_SECONDS = 10.0
 _HELD_OUT = 0.1
+_NAMES_SHOWN = 5
 _MEMORY = 0.7
 """Share of the free memory that a step may take."""
 _RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096))
@@ -85,6 +86,8 @@ def begin(
     figures = fingerprint(parts.train, parts.labels)
     choice = choose_network(figures, options, here)
     network = _build(choice, figures.channels, parts.labels, options.seed)
+    if options.init is not None:
+        _begin_from(RunFolder(Path(options.init)), network, progress)
     choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
     _say_network(choice.network, choice.options, choice.because, progress)
     limit = _MEASURING * budget
@@ -199,6 +202,24 @@ def _build(choice: Choice, channels: int, labels: LabelSet, seed: int) -> Networ
     if not choice.pretrained:
         network.set_normalisation(choice.mean, choice.deviation)
     return network
+
+
+def _begin_from(source: RunFolder, network: Network, progress: Progress) -> None:
+    """Load what matches of another RUN, and say what did not. Raises OptionError where nothing matches."""
+    rest = source.load_matching(network)
+    own = len(network.state_dict()) - 2
+    missing = len([name for name in rest if name in network.state_dict()])
+    if missing == own:
+        raise OptionError(
+            f"--init {source.path} has nothing that this network could start from.", found=_shortened(rest),
+            expected="a RUN of the same family",
+        )  # fmt: skip
+    others = f"; not: {_shortened(rest)}" if rest else ""
+    progress.say(f"init    {own - missing} of {own} tensors from {source.path}{others}")
+
+
+def _shortened(names: Sequence[str]) -> str:
+    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN))
 
 
 def _say_network(network: str, options: Mapping[str, object], because: str, progress: Progress) -> None:

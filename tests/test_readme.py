@@ -33,7 +33,7 @@ def commands() -> Iterator[list[str]]:
 
 
 def shortened(words: list[str]) -> list[str]:
-    """A keepmap command that takes seconds: two steps of training, or five seconds of demo."""
+    """A keepmap command that takes seconds: two steps of training, or twelve seconds of demo."""
     verb, *rest = words
     kept = [w for i, w in enumerate(rest) if w not in LENGTHS and (i == 0 or rest[i - 1] not in LENGTHS)]
     if verb == "train" and "--resume" not in rest:

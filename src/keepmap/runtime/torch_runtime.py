@@ -90,19 +90,20 @@ class Runtime:
                 do="pass a smaller --memory, so that smaller tiles are used",
             ) from error
 
-    def check_scores(self) -> None:
-        """Raise OptionError unless the network has a score map before its upsampling, as an FCN has."""
+    def check_scores(self) -> ScoreNetwork:
+        """The network, if it has a score map before its upsampling, as an FCN has. Raises OptionError."""
         if not isinstance(self._network, ScoreNetwork):
             raise OptionError("This network has no coarse score map.", expected="an FCN, such as --model fcn")
+        return self._network
 
     def scores(self, x: Array) -> Array:
         """The raw score map (N, K, h / s, w / s) float32, s its stride, rounded up; x as in `run`.
 
         Raises OptionError for a network without one.
         """
-        self.check_scores()
+        network = self.check_scores()
         with torch.inference_mode():
-            array: Array = self._network.scores(self._tensor(x)).float().contiguous().cpu().numpy()
+            array: Array = network.scores(self._tensor(x)).float().contiguous().cpu().numpy()
             return array
 
     def _tensor(self, x: Array) -> Tensor:

@@ -31,7 +31,8 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     assert (run, inputs, out) == (Path("run"), [Path("a.png"), Path("folder")], Path("out"))
     del options["progress"]
     assert options == {
-        "overlay": True, "probabilities": False, "memory": "2G", "device": "auto", "precision": "float32"
+        "overlay": True, "probabilities": False, "coarse": False, "memory": "2G", "device": "auto",
+        "precision": "float32",
     }  # fmt: skip
     assert capsys.readouterr() == ("1 mask in out\n", "")
 

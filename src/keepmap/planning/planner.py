@@ -228,23 +228,30 @@ def _lengths(
     )
 
 
-def replan(plan: Plan, *, step: int, seconds: float, step_seconds: float, validation_seconds: float) -> Plan:
-    """`plan` with as many steps as the time allows at the pace of the training itself; done once, after a validation.
+def replan(plan: Plan, *, step: int, seconds: float) -> Plan:
+    """`plan` with as many steps as the time allows at the pace of the training itself. For plans with a time only.
 
-    step, seconds: where the training stands; step_seconds, validation_seconds: what each was found to take.
+    step, seconds: where the training stands, before its first validation. Raises ValueError without a time.
     """
-    left = (plan.seconds or 0.0) - seconds - validation_seconds
-    each = step_seconds + validation_seconds / plan.validate_every
-    steps = step + max(1, int(left / each))
-    reason = f"counted anew at step {step}: {step_seconds:.3f} s a step, {validation_seconds:.1f} s a validation"
-    because = {**plan.because, **dict.fromkeys(("steps", "step_seconds", "validation_seconds"), reason)}
+    if plan.seconds is None:
+        raise ValueError("a plan without a time has its steps already")
+    pace = seconds / step
+    validation = plan.validation_seconds * pace / plan.step_seconds
+    left = plan.seconds - seconds
+    count = _validations(left, validation)
+    steps = step + max(1, int((left - (count + 1) * validation) / pace))
+    reason = f"counted anew at step {step}, at {pace:.3f} s a step"
     return replace(
         plan,
         steps=steps,
-        step_seconds=step_seconds,
-        validation_seconds=validation_seconds,
+        step_seconds=pace,
+        validation_seconds=round(validation, 3),
+        validate_every=max(1, math.ceil(steps / count)),
         replanned_at=step,
-        because=because,
+        because={
+            **plan.because,
+            **dict.fromkeys(("steps", "step_seconds", "validation_seconds", "validate_every", "replanned_at"), reason),
+        },
     )
 
 

@@ -27,8 +27,10 @@ from keepmap.training.interrupt import caught_signals
 _SAVE_SECONDS = 120.0
 _REPORT_SECONDS = 10.0
 _MOST_BAD_LOSSES = 10
-_RESERVE = 0.05
-"""Share of the time kept back for the last validation, until one was timed."""
+_RESERVE = 0.01
+"""Share of the time that is kept back for the last validation at least."""
+_PACE_SHARE, _PACE_STEPS = 0.1, 3
+"""Share of the time, and steps, after which the pace is known."""
 _SLACK = 1.3
 """How much longer than expected, or than the one before, a validation may take."""
 
@@ -38,14 +40,15 @@ class Position:
     """Where a training stands; saved with the weights, so that it can go on from there.
 
     step: steps done; best: best mean IoU on the held-out images, -1 before the first; validated: step of the last
-    validation; seconds: training time spent; bad: losses in a row that were no number; signal: what interrupted it,
-    0 for nothing.
+    validation; validation_seconds: what it took; seconds: training time spent; bad: losses in a row that were none;
+    signal: what interrupted it, 0 for nothing.
     """
 
     step: int = 0
     best: float = -1.0
     best_step: int = 0
     validated: int = 0
+    validation_seconds: float = 0.0
     seconds: float = 0.0
     bad: int = 0
     signal: int = 0
@@ -74,12 +77,13 @@ def fit(
             at.bad = 0 if math.isfinite(loss) else at.bad + 1
             if at.bad >= _MOST_BAD_LOSSES:
                 raise _no_number(run, at)
+            plan = _at_real_pace(engine, at, run, plan, bar)
             ending = at.step >= plan.steps or _out_of_time(at, plan) or bool(at.signal)
             if reported.seconds > _REPORT_SECONDS or ending:
                 run.append_metrics(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()
             if not at.bad and not at.signal and (ending or at.step % plan.validate_every == 0):
-                plan = _validated(engine, at, validate, run, plan, bar)
+                _keep_if_best(engine, at, validate, run, bar)
                 saved = Stopwatch()
             elif not at.bad and (ending or saved.seconds > _SAVE_SECONDS):
                 save(engine, run, at)
@@ -102,27 +106,25 @@ def _out_of_time(at: Position, plan: Plan) -> bool:
     """Whether after another step the time would not suffice for the last validation."""
     if plan.seconds is None:
         return False
-    known = 1.0 if plan.replanned_at else _RESERVE * plan.seconds
-    return at.seconds + plan.step_seconds + max(known, _SLACK * plan.validation_seconds) > plan.seconds
+    reserve = max(_RESERVE * plan.seconds, _SLACK * max(plan.validation_seconds, at.validation_seconds))
+    return at.seconds + plan.step_seconds + reserve > plan.seconds
 
 
-def _validated(
-    engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, plan: Plan, bar: Tracker
-) -> Plan:
-    """Validate and save; after the first time that leaves time, the plan counts its steps anew, at the real pace."""
-    seconds = _keep_if_best(engine, at, validate, run, bar)
-    if plan.seconds is None or plan.replanned_at or _out_of_time(at, plan) or at.step >= plan.steps:
+def _at_real_pace(engine: Engine, at: Position, run: RunFolder, plan: Plan, bar: Tracker) -> Plan:
+    """The plan with its steps counted anew, once, when a tenth of the time has shown how long a step takes here."""
+    if plan.seconds is None or plan.replanned_at or at.step < _PACE_STEPS or at.bad:
         return plan
-    paced = replan(
-        plan, step=at.step, seconds=at.seconds + seconds, step_seconds=at.seconds / at.step, validation_seconds=seconds
-    )
+    if at.seconds < _PACE_SHARE * plan.seconds and at.step < plan.steps:
+        return plan
+    paced = replan(plan, step=at.step, seconds=at.seconds)
     write_json(run.plan_file, paced.rows(), format=FORMAT)
+    save(engine, run, at)
     bar.resize(paced.steps * paced.batch)
     return paced
 
 
-def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, bar: Tracker) -> float:
-    """Validate, save the weights if they are the best so far, save the state, and return the seconds it took."""
+def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, bar: Tracker) -> None:
+    """Validate, save the weights if they are the best so far, and save the state."""
     watch = Stopwatch()
     scores = validate()
     run.append_metrics(step=at.step, validation_mean_iou=scores.mean_iou, seconds=round(at.seconds, 2))
@@ -132,8 +134,8 @@ def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], 
     if mean >= at.best:
         at.best, at.best_step = mean, at.step
         write_tensors(run.model_file, engine.network.state_dict(), step=at.step, mean_iou=mean)
+    at.validation_seconds = watch.seconds
     save(engine, run, at)
-    return watch.seconds
 
 
 def save(engine: Engine, run: RunFolder, at: Position) -> None:

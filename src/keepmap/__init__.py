@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from keepmap.api import (
         build_model,
         check,
+        check_segmenter,
         demo,
         describe_network,
         evaluate,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = [
     "build_model",
     "check",
+    "check_segmenter",
     "demo",
     "describe_network",
     "evaluate",

@@ -20,6 +20,8 @@ from keepmap.evaluation import evaluate_folders, evaluate_run
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
+from keepmap.networks import contract
+from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.describe import LevelRow, ModelRow, describe, sketch, summarise
 from keepmap.networks.network import Network
@@ -219,6 +221,16 @@ def describe_network(
 ) -> list[LevelRow]:
     """One network at one image size (H, W) in pixels, level by level: extent, channels, reach, bytes."""
     return describe(sketch(name, channels=channels, classes=classes, options=options), size)
+
+
+def check_segmenter(network: Segmenter, *, seed: int = 0) -> None:
+    """Prove on copies of a network, keepmap's or your own, what keepmap takes for granted of one.
+
+    network: an `nn.Module` with channels, classes, stride, reach (before, after), local and forward: raw values
+             (N, channels, H, W) to logits (N, classes, H, W). seed: of all that is drawn.
+    Raises ContractError naming the first clause that does not hold.
+    """
+    contract.check_segmenter(network, seed=seed)
 
 
 def demo(out: StrPath = "keepmap-demo", *, time: str = "1m", seed: int = 0, progress: Progress | None = None) -> Demo:

@@ -10,6 +10,7 @@ Knows nothing of images, networks or the command line, except the exit code each
     │   ├── OutputError       an output that cannot be written or would be overwritten
     │   └── MissingPackage    an optional package that is not installed
     ├── TrainingError         training went wrong after it had begun                exit 1
+    ├── ContractError         a network breaks a promise that keepmap relies on     exit 1
     └── Interrupted           Ctrl-C or SIGTERM, after the state was saved          exit 130 or 143
 """
 
@@ -72,6 +73,14 @@ class MissingPackage(InputError):
 
 class TrainingError(KeepmapError):
     """Training failed after it had begun; the RUN keeps the last good state."""
+
+
+class ContractError(KeepmapError):
+    """A network breaks a promise that keepmap relies on. clause: the promise, in a word."""
+
+    def __init__(self, summary: str, *, clause: str = "", found: str = "", expected: str = "", do: str = "") -> None:
+        super().__init__(summary, found=found, expected=expected, do=do)
+        self.clause = clause
 
 
 class Interrupted(KeepmapError):

@@ -78,20 +78,29 @@ class Network(nn.Module):
     def pad(self, x: Tensor) -> Tensor:
         """x with zeros around it: `pad_before` above and left, and as many below and right as `padded` asks for."""
         missing = [padded - extent for extent, padded in zip(x.shape[2:], self.padded(x.shape[2:]), strict=True)]
-        if not any(missing):
-            return x
+        if not torch.compiler.is_compiling() and not any(missing):
+            return x  # in a graph it would tie all later images to the same answer
         before = self.pad_before
         return F.pad(x, [side for zeros in reversed(missing) for side in (before, zeros - before)])
 
     def crop(self, logits: Tensor, size: Sequence[int]) -> Tensor:
-        """The part of what `core` returns that lies on an image of extent `size`."""
+        """The part of what `core` returns that lies on an image of extent `size`.
+
+        In a graph rows are picked one by one: a narrowed one would hold only where there is something to cut off.
+        """
+        before = self.crop_before
         for axis, extent in enumerate(size, start=2):
-            logits = logits.narrow(axis, self.crop_before, extent)
+            if torch.compiler.is_compiling():
+                rows = torch.arange(before, before + extent, device=logits.device)
+                logits = logits.index_select(axis, rows)
+            else:
+                logits = logits.narrow(axis, before, extent)
         return logits
 
     def padded(self, size: Sequence[int]) -> tuple[int, ...]:
         """The extent that `core` sees of an image of extent `size`: multiples of the stride, at least two of them."""
-        return tuple(max(2 * self.stride, -(-extent // self.stride) * self.stride) for extent in size)
+        strides = [torch.sym_max(2, -(-extent // self.stride)) for extent in size]  # type: ignore[no-untyped-call]
+        return tuple(self.stride * count for count in strides)
 
     def size_note(self, size: Sequence[int]) -> list[str]:
         """What to know about an image of extent `size`, in lines, for a network with a size rule of its own."""

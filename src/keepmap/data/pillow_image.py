@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
@@ -80,7 +80,7 @@ class PillowImage:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         with opened(path) as file:
             mode, (width, height) = file.image.mode, file.image.size
             if mode not in _CHANNELS:
@@ -90,23 +90,8 @@ class PillowImage:
                 )
             if headers.turns(file.orientation):
                 width, height = height, width
-            self._shape = (_CHANNELS[mode], height, width)
-            self._dtype = np.dtype(np.uint16 if file.depth == 16 else np.uint8)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W), EXIF rotation applied."""
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8 or uint16."""
-        return self._dtype
+            self.shape = (_CHANNELS[mode], height, width)
+            self.dtype = np.dtype(np.uint16 if file.depth == 16 else np.uint8)
 
     def read(self, window: Window | None = None) -> Array:
         """The window (C, h, w), a view; None reads all. Raises DataError."""
@@ -116,9 +101,9 @@ class PillowImage:
 
     @cached_property
     def _pixels(self) -> Array:
-        with opened(self._path) as file:
-            array = decode_deep(self._path) if _is_deep_colour(file) else _decode(file.image)
-            array = _without_alpha(self._path, array)
+        with opened(self.path) as file:
+            array = decode_deep(self.path) if _is_deep_colour(file) else _decode(file.image)
+            array = _without_alpha(self.path, array)
             return np.moveaxis(np.ascontiguousarray(headers.orient(array, file.orientation)), -1, 0)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tifffile
@@ -95,7 +94,7 @@ class TiffImage:
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         with opened(path) as page:
             name = str(page.dtype)
             if name not in _IMAGE_DTYPES:
@@ -104,7 +103,7 @@ class TiffImage:
                     expected="8-bit or 16-bit unsigned integers", do="convert it to 8 or 16 bits",
                 )
             self._orientation = page_orientation(page)
-            self._dtype = np.dtype(np.uint16 if name == "uint16" else np.uint8)
+            self.dtype = np.dtype(np.uint16 if name == "uint16" else np.uint8)
             self._alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
             self._palette = _palette(page)
             channels = 3 if self._palette is not None else page.samplesperpixel - self._alpha
@@ -114,22 +113,7 @@ class TiffImage:
                 headers.require_pixels(path, height, width)
             if headers.turns(self._orientation):
                 width, height = height, width
-            self._shape = (channels, height, width)
-
-    @property
-    def path(self) -> Path:
-        """The file."""
-        return self._path
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W), orientation applied."""
-        return self._shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """uint8 or uint16."""
-        return self._dtype
+            self.shape = (channels, height, width)
 
     def read(self, window: Window | None = None) -> Array:
         """The window (C, h, w); None reads all. Raises DataError."""
@@ -142,23 +126,23 @@ class TiffImage:
         if self._alpha:
             array = self._opaque(array)
         if self._mapped:
-            array = np.array(array, dtype=self._dtype)
+            array = np.array(array, dtype=self.dtype)
         return np.moveaxis(np.ascontiguousarray(array), -1, 0)
 
     @cached_property
     def _samples(self) -> Array:
         """(H, W, C) as stored: a memory map or an array."""
-        with opened(self._path) as page:
+        with opened(self.path) as page:
             if self._mapped:
-                return _map(self._path, page)
-            return decode_page(self._path, page)
+                return _map(self.path, page)
+            return decode_page(self.path, page)
 
     def _opaque(self, array: Array) -> Array:
-        opaque = 65535 if self._dtype == np.uint16 else 255
+        opaque = 65535 if self.dtype == np.uint16 else 255
         clear = int(np.count_nonzero(array[..., -1] != opaque))
         if clear:
             raise DataError(
-                f"{self._path} has transparent pixels.", found=f"{clear} px are not fully opaque",
+                f"{self.path} has transparent pixels.", found=f"{clear} px are not fully opaque",
                 expected="an image without transparency",
                 do="flatten it onto the background that it is meant to have, and save it again",
             )

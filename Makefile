@@ -48,5 +48,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[pretrained,dev]'
+	$(PIP) --editable '.[pretrained,timm,zarr,geo,dev]'
 	touch $@

@@ -114,3 +114,19 @@ def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder) -> Non
     assert rows["steps"]["value"] > 20
     assert at.step > 20
     assert at.seconds < 4.0
+
+
+def test_a_training_that_used_its_time_up_is_not_taken_up_again(run: RunFolder) -> None:
+    """Its last validation may have been so quick that, by what is known afterwards, a step would still have fitted."""
+    plan = replace(PLAN, steps=1000, seconds=1.0, validation_seconds=0.6, replanned_at=1)
+    first = fit(engine(), plan, Noise(), lambda: scores(0.5), run, Silent())
+    assert first.finished and first.step < plan.steps
+    again = fit(engine(), replace(plan, validation_seconds=0.0), Noise(), lambda: scores(0.5), run, Silent())
+    assert again.step == first.step
+
+
+def test_an_interrupted_training_is_not_finished(run: RunFolder) -> None:
+    begun = fit(engine(), replace(PLAN, steps=3), Noise(), lambda: scores(0.5), run, Silent())
+    assert begun.finished
+    write_tensors(run.last_file, engine().state(), position={**vars(begun), "finished": False, "signal": 2, "step": 3})
+    assert fit(engine(), PLAN, Noise(), lambda: scores(0.5), run, Silent()).step == PLAN.steps

@@ -41,7 +41,7 @@ class Position:
 
     step: steps done; best: best mean IoU on the held-out images, -1 before the first; validated: step of the last
     validation; validation_seconds: what it took; seconds: training time spent; bad: losses in a row that were none;
-    signal: what interrupted it, 0 for nothing.
+    signal: what interrupted it, 0 for nothing; finished: whether steps or time were used up.
     """
 
     step: int = 0
@@ -52,6 +52,7 @@ class Position:
     seconds: float = 0.0
     bad: int = 0
     signal: int = 0
+    finished: bool = False
 
 
 def fit(
@@ -66,7 +67,7 @@ def fit(
         _keep_if_best(engine, at, validate, run, Silent())
     save(engine, run, at)
     spent, watch, saved, reported = at.seconds, Stopwatch(), Stopwatch(), Stopwatch()
-    over = at.step >= plan.steps or _out_of_time(at, plan)
+    over = at.finished or at.step >= plan.steps or _out_of_time(at, plan)
     with caught_signals() as interrupt, progress.track("train", plan.steps * plan.batch, "images") as bar:
         bar.advance(at.step * plan.batch)
         for step, x, y in () if over else batches.stream(at.step):
@@ -79,6 +80,7 @@ def fit(
                 raise _no_number(run, at)
             plan = _at_real_pace(engine, at, run, plan, bar)
             ending = at.step >= plan.steps or _out_of_time(at, plan) or bool(at.signal)
+            at.finished = ending and not at.signal
             if reported.seconds > _REPORT_SECONDS or ending:
                 run.append_metrics(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()

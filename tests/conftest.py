@@ -1,0 +1,37 @@
+"""What tests of several parts share: other people's implementations as oracles."""
+
+from __future__ import annotations
+
+import importlib.util
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+_NAMESPACES: list[torch.library.Library] = []
+"""Keeps what `peers` defines alive: an operator goes with the library object that defined it."""
+
+
+@pytest.fixture(scope="session")
+def peers() -> None:
+    """Make torchvision, timm and segmentation_models_pytorch importable, also beside a torch from another source.
+
+    Their import needs two operators of torchvision's extension, which does not load there. They are declared, not
+    implemented: no network calls them.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if found is None or found.origin is None:
+        pytest.skip("torchvision is not installed")
+    try:
+        torch.ops.load_library(str(next(Path(found.origin).parent.glob("_C*"))))
+    except (OSError, StopIteration):
+        namespace = torch.library.Library("torchvision", "DEF")
+        namespace.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        namespace.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _NAMESPACES.append(namespace)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import segmentation_models_pytorch  # noqa: F401
+        import timm  # noqa: F401
+        import torchvision  # noqa: F401

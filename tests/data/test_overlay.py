@@ -71,7 +71,7 @@ def test_right_is_grey_wrong_is_red_ignored_is_neither() -> None:
     image = RNG.integers(0, 256, (3, 8, 8), dtype=np.uint8)
     truth, prediction = np.zeros((8, 8), np.int16), np.zeros((8, 8), np.int16)
     prediction[:2], truth[4:] = 1, IGNORE_INDEX
-    picture = draw_differences(image, truth, prediction).astype(int)
+    picture = draw_differences(to_rgb(image), truth, prediction).astype(int)
     red = picture[..., 0] - picture[..., 1] > 80
     assert red[:2].all()
     assert not red[2:].any()

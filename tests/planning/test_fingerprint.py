@@ -38,7 +38,6 @@ def test_figures_equal_those_of_the_pixels() -> None:
     np.testing.assert_allclose(figures.class_shares[1], (everything == 255).sum() / (everything != 7).sum())
     assert (figures.images, figures.channels, figures.dtype) == (3, 2, "uint8")
     assert (figures.median_height, figures.median_width) == (31, 30)
-    assert (figures.smallest_side, figures.largest_side) == (10, 50)
 
 
 def test_where_classes_lie_and_which_is_brighter() -> None:

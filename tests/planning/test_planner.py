@@ -13,7 +13,7 @@ from keepmap.planning.plan import Cost, Plan
 from keepmap.planning.planner import Situation, choose_network, make_plan, replan
 
 NUCLEI = Fingerprint(
-    images=100, channels=3, dtype="uint8", median_height=256, median_width=320, smallest_side=200, largest_side=900,
+    images=100, channels=3, dtype="uint8", median_height=256, median_width=320,
     mean=(40.0, 40.0, 40.0), deviation=(30.0, 30.0, 30.0), class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01),
     brighter=0.8,
 )  # fmt: skip

@@ -88,12 +88,8 @@ def _borders(indices: Array, line: int) -> npt.NDArray[np.bool_]:
     return edge
 
 
-def draw_differences(image: Array, truth: Array, prediction: Array) -> Picture:
-    """The image in pale grey where `prediction` is right, red where it is wrong, hatched where truth is negative."""
-    return _differences(to_rgb(image), truth, prediction)
-
-
-def _differences(picture: Picture, truth: Array, prediction: Array) -> Picture:
+def draw_differences(picture: Picture, truth: Array, prediction: Array) -> Picture:
+    """`picture` in pale grey where `prediction` is right, red where it is wrong, hatched where truth is negative."""
     grey = 60 + picture.mean(axis=2, keepdims=True) * np.float32(0.55)
     drawn = np.repeat(grey, 3, axis=2)
     wrong = (truth != prediction) & (truth >= 0)
@@ -120,7 +116,7 @@ def comparison(image: Array, truth: Array, prediction: Array, labels: LabelSet) 
         ("Image", "", picture),
         ("Truth", "", _tint(picture, truth, labels, 0.55, line)),
         ("Prediction", "", _tint(picture, prediction, labels, 0.55, line)),
-        ("Differences", verdict, _differences(picture, truth, prediction)),
+        ("Differences", verdict, draw_differences(picture, truth, prediction)),
     ]
     entries = _legend(labels, truth, prediction)
     return _sheet(cells, entries)

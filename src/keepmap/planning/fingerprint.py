@@ -28,8 +28,6 @@ class Fingerprint:
     dtype: str
     median_height: int
     median_width: int
-    smallest_side: int
-    largest_side: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     class_shares: tuple[float, ...]
@@ -50,8 +48,6 @@ def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
         dtype=facts[0].dtype,
         median_height=int(np.median(heights)),
         median_width=int(np.median(widths)),
-        smallest_side=min(heights + widths),
-        largest_side=max(heights + widths),
         mean=tuple(float(m) for m in mean),
         deviation=tuple(float(np.sqrt(max(v, 0.0))) for v in variance),
         class_shares=tuple(float(s) for s in counts / max(counts.sum(), 1.0)),

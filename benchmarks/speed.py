@@ -3,14 +3,16 @@
 usage: python benchmarks/speed.py [--rounds 4]
 Both sides start from the same weights and see the same arrays in turn, A B A B; the ratio is that of the medians.
 A is keepmap's own training step and Runtime, in the precision that it chooses here; B is plain_unet.py in float32,
-contiguous.
+contiguous, in a process of its own, so that nothing that keepmap sets reaches it.
 """
 
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import statistics
 from collections.abc import Callable
+from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import keepmap
 from common import write_result
 from keepmap.networks.describe import multiply_adds
 from keepmap.networks.network import Network
-from keepmap.resources import Stopwatch, resolve_precision, use_threads
+from keepmap.resources import Stopwatch, resolve_precision, thread_count, use_cpu
 from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training.engine import Engine
 from plain_unet import PlainUNet, plain_loss
@@ -41,58 +43,89 @@ def seconds_in_turn(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: 
     return times
 
 
-def make_pair() -> tuple[Network, PlainUNet]:
-    """keepmap's network and the plain one, with the same weights."""
+def make_network() -> Network:
+    """keepmap's network, the same in both processes."""
     torch.manual_seed(0)
     network = keepmap.build_model("unet", channels=3, classes=CLASSES)
     network.set_normalisation([MEAN] * 3, [DEVIATION] * 3)
+    return network
+
+
+def make_plain() -> PlainUNet:
+    """The plain network with the weights of keepmap's."""
     plain = PlainUNet(CLASSES)
-    plain.take_over({name: t for name, t in network.state_dict().items() if name not in ("mean", "std")})
-    return network, plain
+    plain.take_over({name: t for name, t in make_network().state_dict().items() if name not in ("mean", "std")})
+    return plain
 
 
-def difference(network: Network, plain: PlainUNet) -> float:
+def make_batch() -> tuple[torch.Tensor, torch.Tensor]:
+    """Raw values and classes to train on."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(BATCH, 3, CROP, CROP, generator=generator) * 255
+    return x, torch.randint(CLASSES, (BATCH, CROP, CROP), generator=generator)
+
+
+def make_image() -> np.ndarray[Any, Any]:
+    """An image to predict."""
+    return np.random.default_rng(0).integers(0, 256, (1, 3, SIDE, SIDE), np.uint8)
+
+
+class PlainLoop:
+    """The plain loop in a process of its own: each call does one thing there and returns what came of it."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._ours, theirs = context.Pipe()
+        self._process = context.Process(target=serve_plain, args=(theirs,), daemon=True)
+        self._process.start()
+
+    def __call__(self, task: str) -> Any:
+        """Do "train" (a step) or "predict" (labels of one image)."""
+        self._ours.send(task)
+        return self._ours.recv()
+
+
+def serve_plain(pipe: Connection) -> None:
+    """Take one training step or predict one image at a time, as told, for ever."""
+    torch.set_num_threads(thread_count())
+    plain, (x, y), image = make_plain(), make_batch(), make_image()
+    optimiser = torch.optim.AdamW(plain.parameters(), RATE, weight_decay=1e-2, fused=True)
+    while True:
+        if pipe.recv() == "train":
+            plain.train()
+            loss = plain_loss(plain((x - MEAN) / DEVIATION), y)
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            pipe.send(None)
+        else:
+            plain.eval()
+            with torch.no_grad():
+                pipe.send(plain((torch.from_numpy(image).float() - MEAN) / DEVIATION).argmax(1).numpy())
+
+
+def difference() -> float:
     """Largest difference of the logits in float32, as a share of the largest logit."""
     x = torch.rand(1, 3, 64, 64) * 255
     with torch.inference_mode():
-        a, b = network.eval()(x), plain.eval()((x - MEAN) / DEVIATION)
+        a, b = make_network().eval()(x), make_plain().eval()((x - MEAN) / DEVIATION)
     return float((a - b).abs().max() / b.abs().max())
 
 
 def measure_training(precision: str, rounds: int) -> dict[str, Any]:
     """Images per second of both, batch 4 at 256 x 256, forward, loss, backward and optimiser."""
-    network, plain = make_pair()
-    engine = Engine(network, device="cpu", precision=precision, weight_decay=1e-2)
-    optimiser = torch.optim.AdamW(plain.parameters(), RATE, weight_decay=1e-2, fused=True)
-    generator = torch.Generator().manual_seed(0)
-    x = torch.rand(BATCH, 3, CROP, CROP, generator=generator) * 255
-    y = torch.randint(CLASSES, (BATCH, CROP, CROP), generator=generator)
-    plain.train()
-
-    def plain_step() -> None:
-        loss = plain_loss(plain((x - MEAN) / DEVIATION), y)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    ours, theirs = seconds_in_turn(lambda: engine.step(x, y, RATE), plain_step, rounds)
+    engine = Engine(make_network(), device="cpu", precision=precision, weight_decay=1e-2)
+    (x, y), plain = make_batch(), PlainLoop()
+    ours, theirs = seconds_in_turn(lambda: engine.step(x, y, RATE), lambda: plain("train"), rounds)
     return compare("images per second", BATCH, ours, theirs)
 
 
 def measure_inference(precision: str, rounds: int) -> dict[str, Any]:
     """Megapixels per second of both, one image of 512 x 512, from raw values to labels."""
-    network, plain = make_pair()
-    runtime = Runtime(network.eval(), device="cpu", precision=precision)
-    plain.eval()
-    image = np.random.default_rng(0).integers(0, 256, (1, 3, SIDE, SIDE), np.uint8)
-
-    def plain_pass() -> np.ndarray[Any, Any]:
-        with torch.no_grad():
-            x = (torch.from_numpy(image).float() - MEAN) / DEVIATION
-            return plain(x).argmax(1).numpy()
-
-    ours, theirs = seconds_in_turn(lambda: runtime.run(image, "labels"), plain_pass, rounds)
-    agree = float((runtime.run(image, "labels") == plain_pass()).mean())
+    network, image, plain = make_network().eval(), make_image(), PlainLoop()
+    runtime = Runtime(network, device="cpu", precision=precision)
+    ours, theirs = seconds_in_turn(lambda: runtime.run(image, "labels"), lambda: plain("predict"), rounds)
+    agree = float((runtime.run(image, "labels") == plain("predict")).mean())
     figures = compare("megapixels per second", SIDE**2 / 1e6, ours, theirs)
     gflop = 2 * multiply_adds(network, (SIDE, SIDE)) / 1e9
     return {**figures, "equal_labels": agree, "gflop": gflop, "gflop_per_second": gflop / statistics.median(ours)}
@@ -123,13 +156,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=4)
     rounds = parser.parse_args().rounds
-    use_threads()
+    use_cpu()
     precision = resolve_precision("auto", "cpu")
     write_result(
         "speed",
         {
             "precision": precision,
-            "logit_difference": difference(*make_pair()),
+            "logit_difference": difference(),
             "training": measure_training(precision, rounds),
             "inference": measure_inference(precision, 2 * rounds),
             "matrix_product": {str(d).split(".")[1]: matrix_product(d) for d in (torch.float32, torch.bfloat16)},

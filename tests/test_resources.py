@@ -141,7 +141,29 @@ def test_torch_uses_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     before = torch.get_num_threads()
     try:
         monkeypatch.setattr(resources, "thread_count", lambda: 1)
-        assert resources.use_threads() == 1
+        assert resources.use_cpu() == 1
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
+
+
+def test_large_buffers_come_in_huge_pages() -> None:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    if not setting.exists() or "[never]" in setting.read_text():
+        pytest.skip("this system has no huge pages")
+    code = """
+import resource, sys
+from keepmap import resources
+if sys.argv[1] == "huge":
+    resources.use_cpu()
+import torch
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+buffer = torch.zeros(64 << 18)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    plain = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    faults = [
+        int(subprocess.run([sys.executable, "-c", code, way], capture_output=True, check=True, env=plain).stdout)
+        for way in ("small", "huge")
+    ]
+    assert faults[1] < faults[0] / 4 or "[always]" in setting.read_text()

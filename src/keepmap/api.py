@@ -38,7 +38,7 @@ from keepmap.options import (
 from keepmap.planning.plan import Plan
 from keepmap.protocols import Progress, Silent
 from keepmap.reporting import draw_comparisons
-from keepmap.resources import resolve_device, resolve_precision, use_threads
+from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training.session import begin, go_on
@@ -132,8 +132,8 @@ def train(
 
 def load(path: StrPath, *, device: str = "auto", precision: Precision = "auto", memory: str | None = None) -> Predictor:
     """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError."""
+    use_cpu()
     network, config = RunFolder(Path(path)).load_network()
-    use_threads()
     where = resolve_device(device)
     runtime = Runtime(network, device=where, precision=resolve_precision(precision, where))
     limit = int(parse_size(memory)) if memory else None

@@ -115,8 +115,13 @@ def resolve_precision(name: str, device: str) -> str:
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def use_threads() -> int:
-    """Let torch use every thread this process may keep busy, and say how many."""
+def use_cpu() -> int:
+    """Let torch use every thread this process may keep busy, and say how many; and let large buffers use huge pages.
+
+    A fresh buffer is handed out by the kernel page by page, which for a page of 4 KiB costs as much time as a layer
+    takes to fill it. Linux only; torch looks at the variable when it first allocates, later calls change nothing.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
     threads = thread_count()

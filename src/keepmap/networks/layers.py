@@ -21,7 +21,9 @@ Act = Literal["relu", "leaky_relu", "gelu", "silu"]
 Up = Literal["bilinear", "nearest", "transposed"]
 Match = Literal["multiple", "pad", "crop", "resize"]
 
-CONV: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+Convolution = nn.Conv2d | nn.Conv3d
+
+CONV: dict[int, type[Convolution]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
@@ -168,7 +170,7 @@ def conv(
     dilation: int = 1,
     bias: bool = False,
     ndim: int = 2,
-) -> nn.Conv2d | nn.Conv3d:
+) -> Convolution:
     """A convolution padded with dilation * (kernel // 2) zeros on each side unless told.
 
     Weights as He et al. 2015 (fan-in).

@@ -20,6 +20,7 @@ from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.protocols import Array
 from keepmap.runtime.folding import fold_batch_norms
+from keepmap.runtime.winograd import use_winograd
 
 Output = Literal["labels", "probabilities", "logits"]
 
@@ -43,6 +44,8 @@ class Runtime:
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
         private = fold_batch_norms(copy.deepcopy(network).eval().requires_grad_(False).float())
         private.to(self.device, dtype)
+        if (self.device, self.precision) == ("cpu", "bfloat16"):
+            use_winograd(private)
         self._network: Network = private.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.channels: int = network.channels
         self.classes: int = network.classes

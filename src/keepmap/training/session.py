@@ -31,7 +31,7 @@ from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
 from keepmap.planning.planner import Choice, Situation, choose_network, make_plan
 from keepmap.protocols import Progress
-from keepmap.resources import Stopwatch, free_memory, resolve_device, resolve_precision, use_threads
+from keepmap.resources import Stopwatch, free_memory, resolve_device, resolve_precision, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
@@ -81,7 +81,7 @@ def begin(
     run.check_free()
     names = read_class_names(Path(options.classes)) if options.classes else None
     parts, split = _read(images, masks, names, options, progress)
-    use_threads()
+    use_cpu()
     here = _situation(device, resolve_precision(options.precision, device), parts)
     figures = fingerprint(parts.train, parts.labels)
     choice = choose_network(figures, options, here)
@@ -123,7 +123,7 @@ def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
             expected=f"the {len(split.train)} + {len(split.validation)} images and the labels of before",
             do="restore the folders, or begin a new RUN",
         )
-    use_threads()
+    use_cpu()
     _say_network(config.network, config.options, plan.because["network"], progress)
     network = build_network(
         config.network, channels=config.channels, classes=config.labels.count, options=config.options

@@ -34,7 +34,7 @@ class TrainOptions(LabelOptions):
     """Options of `keepmap train`. Exactly one of time, steps and epochs decides the length."""
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
-    encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`")
+    encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`, or timm:NAME")
     weights: Weights = option("auto", "where the encoder starts: imagenet, none, or auto (imagenet where it fits)")
     init: str | None = option(None, "RUN whose weights it starts from: what matches is loaded, the rest is listed")
     time: str | None = option(None, "wall-clock time of the whole command, such as 90s, 10m, 2h; default 10m")

@@ -33,6 +33,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("unet2015", {"widths": (8, 12, 16)}),
     ("fcn_vgg16", {"widths": (8, 8, 12, 12, 16), "head_width": 32, "at_once": True}),
     ("fcn_dilated", {"width": 16}),
+    ("encoder_unet", {"encoder": "timm:convnext_atto"}),
+    ("encoder_unet", {"encoder": "timm:mobilenetv3_small_050"}),
+    ("fcn", {"encoder": "timm:test_convnext3"}),
+    ("fcn", {"classifier": "kept"}),
 ]
 SIZE = (90, 130)
 
@@ -40,6 +44,8 @@ SIZE = (90, 130)
 @pytest.fixture(params=CASES, ids=str)
 def network(request: pytest.FixtureRequest) -> Network:
     name, options = request.param
+    if options.get("encoder", "").startswith("timm:"):
+        request.getfixturevalue("peers")
     return build_network(name, channels=3, classes=4, options=options).eval()
 
 

@@ -53,6 +53,7 @@ CASES |= {
     "unet resize": ("unet", {"widths": (4, 6, 8), "match": "resize", "up": "nearest"}),
     "unet aligned": ("unet", {"widths": (4, 6, 8, 8), "match": "pad", "up": "aligned"}),
     "encoder_unet nearest": ("encoder_unet", {"widths": NARROW, "up": "nearest"}),
+    "fcn with a kept classifier": ("fcn", {"classifier": "kept", "skips": 1}),
 }
 NOT_LOCAL = {"unet instance", "unet group", "unet context", "unet resize", "unet aligned"}
 CHANNELS, CLASSES = 2, 3

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from keepmap.errors import OptionError
-from keepmap.networks.fcn import FCN, FCNConfig
+from keepmap.networks.catalogue import build_network, network_recipe
+from keepmap.networks.fcn import FCN, FCNConfig, from_classifier
 
 
 @pytest.mark.parametrize(("skips", "factors"), [(0, [32]), (1, [2, 16]), (2, [2, 2, 8])])
@@ -37,3 +39,71 @@ def test_begins_as_the_bilinear_interpolation_of_fused_scores() -> None:
 def test_an_impossible_head_is_refused() -> None:
     with pytest.raises(OptionError, match="head_width"):
         FCN(FCNConfig(3, 4, head_width=0))
+
+
+@pytest.mark.usefixtures("peers")
+@pytest.mark.parametrize("encoder", ["resnet18", "resnet50"])
+def test_the_mean_of_a_kept_classifier_is_what_the_classifier_says(encoder: str) -> None:
+    from torchvision import models
+
+    torch.manual_seed(0)
+    theirs = getattr(models, encoder)(weights=None).eval()
+    for module in theirs.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean, -0.2, 0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    network = FCN(FCNConfig(3, 4, encoder=encoder, classifier="kept")).eval()
+    rest = network.load_state_dict(from_classifier(theirs.state_dict()), strict=False)
+    begun = {
+        "mean",
+        "std",
+        *(name for name in network.state_dict() if name.startswith(("head.score", "score", "lift", "up"))),
+    }
+    assert set(rest.missing_keys) == begun
+    assert not rest.unexpected_keys
+    x = torch.randn(2, 3, 96, 64)
+    with torch.inference_mode():
+        said = network.head.fc(network.encoder(x)[-1])
+        expected = theirs(x)
+        assert said.shape == (2, 1000, 3, 2)
+        assert torch.allclose(said.mean((2, 3)), expected, atol=1e-5 * float(expected.abs().max()))
+
+
+def classifier_state() -> dict[str, Any]:
+    network = FCN(FCNConfig(3, 4, classifier="kept"))
+    state = {f"{name}": value for name, value in network.encoder.state_dict().items()}
+    return {**state, "fc.weight": network.head.fc.weight[:, :, 0, 0], "fc.bias": network.head.fc.bias}
+
+
+def test_a_new_classifier_takes_the_features_alone() -> None:
+    network = FCN(FCNConfig(3, 4))
+    converted = from_classifier(classifier_state(), kept=False)
+    assert set(converted) == {name for name in network.state_dict() if name.startswith("encoder.")}
+    assert not network.load_state_dict(converted, strict=False).unexpected_keys
+
+
+@pytest.mark.parametrize("name", ["conv1.weight", "layer4.0.conv1.weight", "fc.weight", "fc.bias"])
+def test_weights_of_something_else_are_refused(name: str) -> None:
+    state = classifier_state()
+    del state[name]
+    with pytest.raises(ValueError, match=f"not the weights of a ResNet classifier: {name} is missing"):
+        from_classifier(state)
+
+
+def test_a_kept_classifier_is_followed_by_relu_and_new_scores() -> None:
+    network = build_network("fcn", channels=1, classes=3, options={"classifier": "kept", "encoder": "resnet50"})
+    assert isinstance(network.head.act, nn.ReLU)
+    assert network.head.score.weight.shape == (3, 1000, 1, 1)
+    assert network_recipe(network)[1]["classifier"] == "kept"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"classifier": "kept", "encoder": "vgg16"}, "Only the classifier of a ResNet"),
+        ({"classifier": "kept", "head_width": 8}, "has 1000 channels"),
+    ],
+)
+def test_a_classifier_that_cannot_be_kept_is_refused(options: dict[str, Any], message: str) -> None:
+    with torch.device("meta"), pytest.raises(OptionError, match=message):
+        FCN(FCNConfig(3, 4, **options))

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.grid import Grid, extents_of, rows_after
-from keepmap.networks.layers import Crop, Scale, Upsample, dense_bilinear, pad, pool
+from keepmap.networks.layers import GLOBAL_AVERAGE, Crop, Product, Scale, Upsample, dense_bilinear, pad, pool
+from keepmap.networks.network import Network
 from keepmap.networks.trace import steps_of
+from keepmap.networks.unet import UNetConfig
 
 layers = st.one_of(
     st.builds(lambda k, s, p, d: nn.Conv2d(1, 1, k, s, p, d), *[st.integers(1, 4)] * 2, *[st.integers(1, 2)] * 2),
@@ -114,3 +116,17 @@ def test_extents_of_a_core_are_those_of_a_run(name: str, options: dict[str, obje
         network(torch.zeros(1, 3, 45, 70))
     expected = extents_of(network, (45, 70))
     assert [extent for extent, step in zip(expected, steps_of(network), strict=True) if step.layer] == found
+
+
+@pytest.mark.parametrize("factor_first", [True, False])
+def test_one_pixel_takes_the_extent_of_what_it_is_joined_with(factor_first: bool) -> None:
+    class Weighed(Network):
+        def __init__(self) -> None:
+            super().__init__(UNetConfig(1, 2), 2)
+            self.pool, self.product = GLOBAL_AVERAGE[2](1), Product()
+
+        def core(self, x: Tensor) -> Tensor:
+            mean = self.pool(x)
+            return self.product(mean, x) + mean if factor_first else mean + self.product(x, mean)
+
+    assert extents_of(Weighed(), (6, 10)) == [(6, 10), (1, 1), (6, 10), (6, 10)]

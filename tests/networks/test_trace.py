@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from keepmap.networks.efficientnet import EfficientNetLite0
+from keepmap.networks.layers import Product
 from keepmap.networks.trace import steps_of
 
 
@@ -66,3 +67,25 @@ def test_steps_in_order_of_execution() -> None:
 def test_anything_else_is_refused_by_name(ending: Callable[[Tensor], Tensor], name: str) -> None:
     with pytest.raises(TypeError, match=name):
         steps_of(Small(ending))
+
+
+class Scaled(nn.Module):
+    """A core that uses a parameter as a value."""
+
+    def __init__(self, *, added: bool = False) -> None:
+        super().__init__()
+        self.conv, self.product, self.added = nn.Conv2d(2, 2, 1), Product(), added
+        self.factor = nn.Parameter(torch.ones(2))
+
+    def core(self, x: Tensor) -> Tensor:
+        factor = self.factor.reshape(1, -1, 1, 1)
+        return self.conv(x) + factor if self.added else self.product(self.conv(x), factor)
+
+
+def test_a_parameter_may_be_a_factor_and_is_no_step() -> None:
+    network = Scaled()
+    steps = steps_of(network)
+    assert [step.layer for step in steps] == [None, network.conv, network.product]
+    assert [step.inputs for step in steps] == [(), (0,), (1,)]
+    with pytest.raises(TypeError, match="takes a parameter as a value"):
+        steps_of(Scaled(added=True))

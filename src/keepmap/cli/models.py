@@ -61,6 +61,7 @@ def _show_list(quiet: bool) -> None:
     from keepmap.cli.terminal import in_thousands, show
     from keepmap.networks.catalogue import imagenet_encoders
     from keepmap.networks.encoders import ENCODERS
+    from keepmap.networks.timm_encoder import PREFIX
 
     table = make_table()
     table.add_column("name", no_wrap=True)
@@ -70,7 +71,7 @@ def _show_list(quiet: bool) -> None:
     for row in keepmap.list_models():
         before, after = row.reach
         table.add_row(row.name, in_thousands(row.parameters), str(row.stride), f"{before}/{after}", Text(row.summary))
-    encoders = fill(f"encoders  {', '.join(ENCODERS)}", _COLUMNS, subsequent_indent=" " * 10)
+    encoders = fill(f"encoders  {', '.join((*ENCODERS, f'{PREFIX}NAME'))}", _COLUMNS, subsequent_indent=" " * 10)
     show(table, f"\n{encoders}", f"ImageNet  {', '.join(imagenet_encoders())}")
     if not quiet:
         show("keepmap models NAME --size 361x479 explains one")

@@ -14,14 +14,29 @@ import torch
 from torch import nn
 
 from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.channelwise import ChannelLinear
 from keepmap.networks.grid import extents_of, grids_of
 from keepmap.networks.layers import ACTIVATION, SMOOTH, Crop, Join, Product
 from keepmap.networks.network import Network
-from keepmap.networks.reach import AVERAGES, CONVS, INPUT_NORMS, NORMS, POOLS, TRANSPOSEDS, Field, fields_of
+from keepmap.networks.reach import (
+    AVERAGES,
+    CHANNELWISE,
+    CONVS,
+    INPUT_NORMS,
+    NORMS,
+    POOLS,
+    TRANSPOSEDS,
+    Field,
+    fields_of,
+)
 from keepmap.networks.trace import Step, steps_of
 
+_MATRICES = (*CONVS, ChannelLinear)
 _ACTIVATIONS = tuple(ACTIVATION.values())
-_KEEP_INPUTS = (*CONVS, *TRANSPOSEDS, *NORMS, *INPUT_NORMS, *POOLS, *AVERAGES, *SMOOTH.values(), Product)
+_KEEP_INPUTS = (
+    *(*CONVS, *TRANSPOSEDS, *NORMS, *INPUT_NORMS, *CHANNELWISE, *POOLS, *AVERAGES, *SMOOTH.values()),
+    *(nn.Hardsigmoid, nn.Hardswish, Product),
+)
 _KEEP_OUTPUTS = (*_ACTIVATIONS, nn.Sigmoid)
 _VIEWS = (nn.Identity, Crop)
 _INDEX_BYTES = 8
@@ -153,7 +168,7 @@ def multiply_adds(network: Network, size: tuple[int, int]) -> int:
     extents = extents_of(network, size)
     total = 0
     for step, extent in zip(steps_of(network), extents, strict=True):
-        if isinstance(step.layer, CONVS):
+        if isinstance(step.layer, _MATRICES):
             total += step.layer.weight.numel() * prod(extent)
         elif isinstance(step.layer, TRANSPOSEDS):
             total += step.layer.weight.numel() * prod(extents[step.inputs[0]])
@@ -230,7 +245,10 @@ def _reach(network: Network, fields: list[Field], at: int) -> tuple[int, int]:
 
 
 def _last_on_the_way_down(strides: list[int], stride: int, deepest: int) -> int:
-    """The last value at `stride` before the path goes deeper, or at the deepest level before it comes back."""
+    """The last value at `stride` before the path goes deeper, or at the deepest level before it comes back.
+
+    Where the path down leaves the stride out, the first on the way up.
+    """
     deeper = [index for index, other in enumerate(strides) if other > stride]
     end = deeper[0] if deeper else next((i for i in range(deepest, len(strides)) if strides[i] < stride), len(strides))
-    return max(index for index in range(end) if strides[index] == stride)
+    return max((index for index in range(end) if strides[index] == stride), default=strides.index(stride))

@@ -23,8 +23,10 @@ class EncoderUNetConfig:
 
     channels: int = option(3, "channels of the input image")
     classes: int = option(2, "classes, background included")
-    encoder: str = option("resnet18", "encoder, one of `keepmap models`")
-    widths: tuple[int, ...] = option((128, 64, 48, 32, 16), "channels of the decoder's five levels, deep first")
+    encoder: str = option("resnet18", "encoder, one of `keepmap models`, or timm:NAME")
+    widths: tuple[int, ...] = option(
+        (128, 64, 48, 32, 16), "channels of the decoder's levels, one a halving, deep first"
+    )
     stem_skip: bool = option(True, "a skip at stride 1, from a double convolution on the input")
     up: Up = option("bilinear", "bilinear, nearest: a 1x1 convolution and interpolation; transposed: learnt upsampling")
 
@@ -33,7 +35,8 @@ class EncoderUNet(Network):
     """U-Net whose contracting path is an encoder.
 
     The skip at stride 1 has half the channels of its level: full resolution is where the time goes, and edges need few.
-    Upsampling also narrows to the level's width, so the concatenation is no wider than it must be.
+    Upsampling also narrows to the level's width, so the concatenation is no wider than it must be. A level has no skip
+    where the encoder has no feature map of its stride: the first layer of some reduces an image 4 times.
     """
 
     config: EncoderUNetConfig
@@ -42,16 +45,19 @@ class EncoderUNet(Network):
         encoder = build_encoder(config.encoder, config.channels)
         super().__init__(config, stride=encoder.strides[-1])
         widths = config.widths
-        if len(widths) != len(encoder.widths) or min(widths) < 1:
+        levels = self.stride.bit_length() - 1
+        if len(widths) != levels or min(widths) < 1:
             raise OptionError(
-                f"widths of encoder_unet must be {len(encoder.widths)} positive numbers.",
+                f"widths of encoder_unet must be {levels} positive numbers over {config.encoder}.",
                 found=str(list(widths)),
                 expected="such as 128, 64, 48, 32, 16",
             )
         self.encoder = encoder
         narrow = max(1, widths[-1] // 2) if config.stem_skip else 0
         self.stem = DoubleConv(config.channels, narrow) if config.stem_skip else None
-        skips = (*encoder.widths[-2::-1], narrow)
+        maps = {1: narrow, **dict(zip(encoder.strides, encoder.widths, strict=True))}
+        skips = [maps.get(self.stride >> level, 0) for level in range(1, levels + 1)]
+        self.joined = tuple(skip > 0 for skip in skips)
         below = (encoder.widths[-1], *widths[:-1])
         ups = zip(below, widths, strict=True)
         self.up = nn.ModuleList(upsampling(config.up, inputs, outputs) for inputs, outputs in ups)
@@ -63,9 +69,9 @@ class EncoderUNet(Network):
         skips = [] if self.stem is None else [self.stem(x)]
         skips.extend(self.encoder(x))
         x = skips.pop()
-        for up, merge in zip(self.up, self.merge, strict=True):
+        for up, merge, joined in zip(self.up, self.merge, self.joined, strict=True):
             x = up(x)
-            if skips:
+            if joined:
                 x = torch.cat([skips.pop(), x], 1)
             x = merge(x)
         logits: Tensor = self.head(x)

@@ -12,6 +12,7 @@ from keepmap.errors import OptionError, nearest
 from keepmap.networks.efficientnet import EfficientNetLite0
 from keepmap.networks.layers import Encoder
 from keepmap.networks.resnet import RESNETS, build_resnet
+from keepmap.networks.timm_encoder import PREFIX, TimmEncoder, check_name
 from keepmap.networks.vgg import VGGS, build_vgg
 
 ENCODERS: dict[str, Callable[[int], Encoder]] = {
@@ -22,8 +23,21 @@ ENCODERS: dict[str, Callable[[int], Encoder]] = {
 """Name -> builder that takes the number of image channels."""
 
 
+def check_encoder(name: str) -> None:
+    """Raises OptionError with the nearest name unless there is an encoder `name`; MissingPackage where timm is."""
+    if name.startswith(PREFIX):
+        check_name(name.removeprefix(PREFIX))
+    elif name not in ENCODERS:
+        expected = nearest(name, (*ENCODERS, f"{PREFIX}NAME"))
+        raise OptionError(f"There is no encoder {name}.", found=name, expected=expected)
+
+
 def build_encoder(name: str, channels: int) -> Encoder:
-    """The encoder called `name` for images of `channels` channels, weights random. Raises OptionError."""
-    if name not in ENCODERS:
-        raise OptionError(f"There is no encoder {name}.", found=name, expected=nearest(name, ENCODERS))
+    """The encoder called `name` for images of `channels` channels, weights random.
+
+    name: of ENCODERS, or `timm:NAME` for a network of timm. Raises OptionError, and MissingPackage without timm.
+    """
+    check_encoder(name)
+    if name.startswith(PREFIX):
+        return TimmEncoder(name.removeprefix(PREFIX), channels)
     return ENCODERS[name](channels)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from keepmap.networks.layers import Crop, Join, Upsample
+from keepmap.networks.layers import Crop, Join, Product, Upsample
 from keepmap.networks.reach import AVERAGES, CONVS, GLOBAL_POOLS, JOINS, PADS, POINTWISE, POOLS, TRANSPOSEDS, along
 from keepmap.networks.trace import Step, steps_of
 
@@ -68,6 +68,8 @@ def extents_of(network: Any, size: tuple[int, int]) -> list[tuple[int, int]]:
             height, width = network.padded(size)
         else:
             source = extents[step.inputs[-1 if _follows_its_last(step) else 0]]
+            if step.kind == "add" or isinstance(step.layer, Product):
+                source = max(extents[each] for each in step.inputs)
             height, width = (rows_after(step.layer, rows, axis) for axis, rows in enumerate(source))
         extents.append((height, width))
     return extents

@@ -46,10 +46,11 @@ _GROUPS = 32
 
 
 class Encoder(nn.Module):
-    """A backbone: (N, C, *S) -> five feature maps, from stride 2 down to stride 32.
+    """A backbone: (N, C, *S) -> feature maps, those of keepmap five from stride 2 down to stride 32.
 
     widths:  channels of each feature map, shallow first.
-    strides: pixels of the input per pixel of each feature map, shallow first.
+    strides: pixels of the input per pixel of each feature map, shallow first. A decoder asks for powers of 2, each
+             twice the one before, that need not begin at 2.
     """
 
     widths: tuple[int, ...]

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch import nn
 
+from keepmap.networks.channelwise import ChannelLinear, ChannelNorm
 from keepmap.networks.layers import (
     ACTIVATION,
     AVERAGE,
@@ -37,8 +38,9 @@ PADS = tuple(PAD.values())
 AVERAGES = tuple(AVERAGE.values())
 INPUT_NORMS = (nn.GroupNorm, nn.InstanceNorm2d, nn.InstanceNorm3d)
 GLOBAL_POOLS = tuple(GLOBAL_AVERAGE.values())
-ACTIVATIONS = (*ACTIVATION.values(), *SMOOTH.values(), nn.Sigmoid)
-POINTWISE = (*NORMS, *INPUT_NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
+ACTIVATIONS = (*ACTIVATION.values(), *SMOOTH.values(), nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish)
+CHANNELWISE = (ChannelLinear, ChannelNorm)
+POINTWISE = (*NORMS, *INPUT_NORMS, *ACTIVATIONS, *CHANNELWISE, nn.Identity, nn.Dropout, Scale)
 JOINS = (Join, Product)
 """Layers of two values, row by row; a Join appends the channels of its second."""
 

@@ -1,6 +1,7 @@
 """The core of a network as a flat list of steps, by tracing it once without data.
 
-Knows that a core is made of modules, concatenation and addition; not what the modules do.
+Knows that a core is made of modules, concatenation and addition, and that a Product may take a parameter for a factor;
+not what the modules do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import torch
 from torch import fx, nn
+
+from keepmap.networks.layers import Product
 
 Kind = Literal["input", "layer", "cat", "add"]
 
@@ -54,15 +57,22 @@ def steps_of(network: nn.Module) -> list[Step]:
     modules = dict(network.named_modules())
     steps: list[Step] = []
     position: dict[fx.Node, int] = {}
+    constants: set[fx.Node] = set()
     for node in graph.nodes:
         if node.op == "output":
             continue
+        if node.op == "get_attr" or (node.all_input_nodes and constants.issuperset(node.all_input_nodes)):
+            constants.add(node)
+            continue
         kind, sources = _read(node)
         layer = modules[str(node.target)] if kind == "layer" else None
+        values = [source for source in sources if source not in constants]
+        if len(values) < len(sources) and not isinstance(layer, Product):
+            raise TypeError(f"{node.name} takes a parameter as a value; only a Product may")
         scopes = tuple(node.meta.get("nn_module_stack", {}))
         listed = node.meta.get("listed", "")
         position[node] = len(steps)
-        steps.append(Step(node.name, kind, layer, tuple(position[source] for source in sources), scopes, listed))
+        steps.append(Step(node.name, kind, layer, tuple(position[source] for source in values), scopes, listed))
     return steps
 
 

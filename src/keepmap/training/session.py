@@ -23,8 +23,9 @@ from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
 from keepmap.networks.catalogue import NETWORKS, build_network, imagenet_encoders
 from keepmap.networks.efficientnet import PACKAGE
-from keepmap.networks.encoders import ENCODERS
+from keepmap.networks.encoders import check_encoder
 from keepmap.networks.network import Network
+from keepmap.networks.timm_encoder import PREFIX
 from keepmap.options import TrainOptions, parse_time
 from keepmap.planning.fingerprint import fingerprint
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
@@ -156,10 +157,16 @@ def _checked(options: TrainOptions) -> str:
         value = getattr(options, name)
         if value is not None and not least <= value <= most:
             raise OptionError(f"--{name} {value} cannot be.", found=str(value), expected=f"{least} to {most}")
-    for name, known in (("model", NETWORKS), ("encoder", ENCODERS)):
-        value = getattr(options, name)
-        if value not in ("auto", *known):
-            raise OptionError(f"There is no {name} {value}.", found=value, expected=nearest(value, ("auto", *known)))
+    if options.model not in ("auto", *NETWORKS):
+        expected = nearest(options.model, ("auto", *NETWORKS))
+        raise OptionError(f"There is no model {options.model}.", found=options.model, expected=expected)
+    if options.encoder != "auto":
+        check_encoder(options.encoder)
+    if options.encoder.startswith(PREFIX) and options.weights == "imagenet":
+        raise OptionError(
+            "ImageNet weights of timm's networks are not fetched.", found=f"--encoder {options.encoder}",
+            do="pass --weights none",
+        )  # fmt: skip
     return resolve_device(options.device)
 
 

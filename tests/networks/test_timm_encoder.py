@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 import keepmap
 from keepmap import external
 from keepmap.cli.main import main
-from keepmap.data.drawn import draw_dataset
 from keepmap.errors import MissingPackage, OptionError
 from keepmap.networks.catalogue import build_network, network_recipe
 from keepmap.networks.contract import CLAUSES, check_clause
@@ -24,6 +24,7 @@ from keepmap.networks.describe import describe, multiply_adds, peak_bytes, sketc
 from keepmap.networks.encoders import build_encoder
 from keepmap.networks.network import Network
 from keepmap.networks.timm_encoder import TimmEncoder, check_name, load_timm
+from keepmap.runtime.folding import fold_batch_norms
 
 pytestmark = pytest.mark.usefixtures("peers")
 
@@ -179,13 +180,14 @@ def test_a_network_without_memory_can_be_described_and_a_copy_computes() -> None
 
 
 def test_a_run_names_its_encoder_and_loads_again(tmp_path: Path) -> None:
-    folder = tmp_path / "data"
-    draw_dataset(folder, count=4, seed=0)
-    run = tmp_path / "run"
-    words = ["--model", "fcn", "--encoder", "timm:test_convnext3", "--steps", "2", "--crop", "64", "--batch", "2"]
-    assert (
-        main(["train", str(folder / "images"), str(folder / "masks"), "-o", str(run), *words, "--device", "cpu"]) == 0
-    )
+    folder, run, drawn = tmp_path / "data", tmp_path / "run", np.random.default_rng(0)
+    for index in range(4):
+        for name, shape in (("images", (64, 64, 3)), ("masks", (64, 64))):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(drawn.integers(0, 2, shape, np.uint8)).save(folder / name / f"{index}.png")
+    words = ["--model", "fcn", "--encoder", "timm:test_convnext3", "--steps", "2", "--precision", "float32"]
+    words += ["--crop", "64", "--batch", "2", "--device", "cpu"]
+    assert main(["train", str(folder / "images"), str(folder / "masks"), "-o", str(run), *words]) == 0
     assert '"encoder": "timm:test_convnext3"' in (run / "config.json").read_text(encoding="utf-8")
     assert keepmap.load(run)(np.zeros((40, 70, 3), np.uint8)).shape == (40, 70)
 
@@ -201,6 +203,19 @@ def test_the_shell_describes_it(capsys: pytest.CaptureFixture[str]) -> None:
     assert "tiles are not exact" in capsys.readouterr().out
     assert main(["models", "encoder_unet", "--set", "encoder=timm:resnet19"]) == 2
     assert "did you mean resnet1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mobilenetv3_small_050", "test_convnext3"])
+def test_folding_its_norms_changes_no_logit(encoder: str) -> None:
+    network = built("fcn", f"timm:{encoder}", head_width=8).eval()
+    network.encoder.load_state_dict(network.encoder.from_timm(timm_network(encoder).state_dict()))
+    x = torch.randn(1, 2, 40, 70)
+    with torch.inference_mode():
+        expected = network(x)
+        folded = fold_batch_norms(copy.deepcopy(network))
+        assert torch.allclose(folded(x), expected, atol=1e-5 * float(expected.abs().max()))
+    norms = sum(isinstance(module, nn.BatchNorm2d) for module in network.encoder.modules())
+    assert sum(isinstance(module, nn.Identity) for module in folded.encoder.modules()) >= norms
 
 
 def test_the_encoder_is_in_the_recipe() -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from keepmap.errors import OptionError
+from keepmap.networks.catalogue import build_network
 from keepmap.networks.encoder_unet import EncoderUNet, EncoderUNetConfig
 from keepmap.networks.layers import Upsample
 
@@ -40,6 +42,38 @@ def test_stride_1_detail_reaches_the_logits_only_through_the_stem_skip() -> None
 def test_up_decides_the_upsampling(up: str) -> None:
     layers = [isinstance(module, Upsample) for module in meta(up=up).modules()]
     assert sum(layers) == (0 if up == "transposed" else 5)
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 47), (65, 35)])
+def test_match_resize_repeats_pixels_until_the_skip_is_filled(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    options = {"widths": (4, 4, 4, 4, 4), "up": "nearest", "narrow": False, "match": "resize", "stem_skip": False}
+    network = EncoderUNet(EncoderUNetConfig(2, 3, **options)).eval()  # type: ignore[arg-type]
+    x = torch.randn(1, 2, *size)
+    with torch.inference_mode():
+        skips = network.encoder(x)
+        extents = [size, *(skip.shape[2:] for skip in skips)]
+        y = skips.pop()
+        for level, merge in enumerate(network.merge):
+            y = F.interpolate(y, extents[4 - level], mode="nearest")
+            y = merge(torch.cat([skips.pop(), y], 1) if skips else y)
+        assert torch.allclose(network(x), network.head(y), atol=1e-6)
+    assert network.local
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"match": "resize"},
+        {"match": "resize", "up": "nearest", "encoder": "vgg11"},
+        {"match": "resize", "up": "nearest", "encoder": "efficientnet_lite0"},
+        {"narrow": False, "up": "transposed"},
+        {"head_kernel": 5},
+    ],
+)
+def test_fields_that_do_not_go_together_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(OptionError):
+        build_network("encoder_unet", channels=3, classes=2, options=options)
 
 
 @pytest.mark.parametrize("widths", [(8, 8, 8, 8), (8, 8, 8, 8, 0), ()])

@@ -54,6 +54,10 @@ CASES |= {
     "unet aligned": ("unet", {"widths": (4, 6, 8, 8), "match": "pad", "up": "aligned"}),
     "encoder_unet nearest": ("encoder_unet", {"widths": NARROW, "up": "nearest"}),
     "fcn with a kept classifier": ("fcn", {"classifier": "kept", "skips": 1}),
+    "encoder_unet resize": (
+        "encoder_unet",
+        {"widths": NARROW, "up": "nearest", "narrow": False, "match": "resize", "stem_skip": False, "head_kernel": 3},
+    ),
 }
 NOT_LOCAL = {"unet instance", "unet group", "unet context", "unet resize", "unet aligned"}
 CHANNELS, CLASSES = 2, 3

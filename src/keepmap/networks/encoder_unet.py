@@ -5,7 +5,9 @@ Knows no particular encoder.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
-from keepmap.networks.layers import DoubleConv, Up, score, upsampling
+from keepmap.networks.layers import Crop, DoubleConv, Encoder, Up, Upsample, score, upsampling
 from keepmap.networks.network import Network
 
 
@@ -29,6 +31,13 @@ class EncoderUNetConfig:
     )
     stem_skip: bool = option(True, "a skip at stride 1, from a double convolution on the input")
     up: Up = option("bilinear", "bilinear, nearest: a 1x1 convolution and interpolation; transposed: learnt upsampling")
+    narrow: bool = option(True, "upsampling also narrows to the level's width; false: as in imported weights")
+    match: Literal["multiple", "resize"] = option(
+        "multiple",
+        "how maps fit skips at odd sizes: multiple: the image is padded to the stride; resize: repeated pixels fill "
+        "just the skip, for imported weights",
+    )
+    head_kernel: Literal[1, 3] = option(1, "kernel of the last convolution, pixels; 3 for imported weights")
 
 
 class EncoderUNet(Network):
@@ -43,36 +52,70 @@ class EncoderUNet(Network):
 
     def __init__(self, config: EncoderUNetConfig) -> None:
         encoder = build_encoder(config.encoder, config.channels)
+        _check(config, encoder)
         super().__init__(config, stride=encoder.strides[-1])
         widths = config.widths
-        levels = self.stride.bit_length() - 1
-        if len(widths) != levels or min(widths) < 1:
-            raise OptionError(
-                f"widths of encoder_unet must be {levels} positive numbers over {config.encoder}.",
-                found=str(list(widths)),
-                expected="such as 128, 64, 48, 32, 16",
-            )
         self.encoder = encoder
-        narrow = max(1, widths[-1] // 2) if config.stem_skip else 0
-        self.stem = DoubleConv(config.channels, narrow) if config.stem_skip else None
-        maps = {1: narrow, **dict(zip(encoder.strides, encoder.widths, strict=True))}
-        skips = [maps.get(self.stride >> level, 0) for level in range(1, levels + 1)]
+        stem = max(1, widths[-1] // 2) if config.stem_skip else 0
+        self.stem = DoubleConv(config.channels, stem) if config.stem_skip else None
+        maps = {1: stem, **dict(zip(encoder.strides, encoder.widths, strict=True))}
+        skips = [maps.get(self.stride >> level, 0) for level in range(1, len(widths) + 1)]
         self.joined = tuple(skip > 0 for skip in skips)
         below = (encoder.widths[-1], *widths[:-1])
-        ups = zip(below, widths, strict=True)
-        self.up = nn.ModuleList(upsampling(config.up, inputs, outputs) for inputs, outputs in ups)
-        self.merge = nn.ModuleList(DoubleConv(width + skip, width) for width, skip in zip(widths, skips, strict=True))
-        self.head = score(widths[-1], config.classes)
+        lifted = widths if config.narrow else below
+        self.up = nn.ModuleList(_upsampling(config, *pair) for pair in zip(below, widths, strict=True))
+        self.trim = None if config.match == "multiple" else Crop(0)
+        levels = zip(lifted, skips, widths, strict=True)
+        self.merge = nn.ModuleList(DoubleConv(inputs + skip, width) for inputs, skip, width in levels)
+        self.head = score(widths[-1], config.classes, config.head_kernel)
 
     def core(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> logits (N, K, *S)."""
         skips = [] if self.stem is None else [self.stem(x)]
+        finest = [x] if self.trim is not None else []
         skips.extend(self.encoder(x))
         x = skips.pop()
         for up, merge, joined in zip(self.up, self.merge, self.joined, strict=True):
             x = up(x)
+            if self.trim is not None:
+                x = self.trim(x, skips[-1] if skips else finest.pop())
             if joined:
                 x = torch.cat([skips.pop(), x], 1)
             x = merge(x)
         logits: Tensor = self.head(x)
         return logits
+
+    def padded(self, size: Sequence[int]) -> tuple[int, ...]:
+        """The extent that `core` sees: multiples of the stride; with `resize` the image's own, one stride at the least.
+
+        Repeating pixels until a skip is filled that is half as large rounded up, is repeating each twice and leaving
+        out what exceeds it. So parts of the image equal the whole with `resize` too.
+        """
+        if self.config.match == "multiple":
+            return super().padded(size)
+        return tuple(torch.sym_max(self.stride, extent) for extent in size)  # type: ignore[no-untyped-call]
+
+
+def _upsampling(config: EncoderUNetConfig, inputs: int, outputs: int) -> nn.Module:
+    """Twice the extent, and unless it is not to be narrowed the width of the level."""
+    return upsampling(config.up, inputs, outputs) if config.narrow else Upsample(2, nearest=config.up == "nearest")
+
+
+def _check(config: EncoderUNetConfig, encoder: Encoder) -> None:
+    """Raise OptionError where the fields do not go together."""
+    levels = encoder.strides[-1].bit_length() - 1
+    if len(config.widths) != levels or min(config.widths) < 1:
+        raise OptionError(
+            f"widths of encoder_unet must be {levels} positive numbers over {config.encoder}.",
+            found=str(list(config.widths)),
+            expected="such as 128, 64, 48, 32, 16",
+        )
+    if not config.narrow and config.up == "transposed":
+        raise OptionError(
+            "narrow=false of encoder_unet is for interpolation.", found="up=transposed", expected="nearest or bilinear"
+        )
+    if config.match == "resize" and (config.up != "nearest" or not encoder.rounds_up):
+        raise OptionError(
+            "match=resize of encoder_unet repeats pixels over encoders whose extents are rounded up.",
+            found=f"up={config.up}, encoder={config.encoder}", expected="up=nearest and a ResNet",
+        )  # fmt: skip

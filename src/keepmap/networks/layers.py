@@ -51,10 +51,12 @@ class Encoder(nn.Module):
     widths:  channels of each feature map, shallow first.
     strides: pixels of the input per pixel of each feature map, shallow first. A decoder asks for powers of 2, each
              twice the one before, that need not begin at 2.
+    rounds_up: whether every map has half the extent of the one before it rounded up, whatever that extent is.
     """
 
     widths: tuple[int, ...]
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
+    rounds_up = False
 
 
 class Upsample(nn.Upsample):
@@ -195,9 +197,9 @@ def pad(before: int, after: int, *, ndim: int = 2) -> nn.Module:
     return PAD[ndim](sides)
 
 
-def score(inputs: int, classes: int, *, ndim: int = 2) -> nn.Module:
-    """The 1x1 convolution from features to one logit per class."""
-    return CONV[ndim](inputs, classes, 1)
+def score(inputs: int, classes: int, kernel: int = 1, *, ndim: int = 2) -> nn.Module:
+    """The convolution from features to one logit per class, 1x1 unless told."""
+    return CONV[ndim](inputs, classes, kernel, padding=kernel // 2)
 
 
 def normalisation(norm: Literal["batch", "instance", "group"], channels: int, *, ndim: int = 2) -> nn.Module:

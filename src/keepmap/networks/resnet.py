@@ -116,6 +116,7 @@ class ResNet(Encoder):
             dilation = dilations[1]
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
         self.strides = tuple(strides)
+        self.rounds_up = not any(dilate)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps of stride 2, 4, 8, 16 and 32, or less where stages are dilated."""

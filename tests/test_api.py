@@ -88,7 +88,7 @@ def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
         keepmap.evaluate(run.path)
     with pytest.raises(OptionError, match="needs images as well"):
         keepmap.evaluate(run.path, data / "masks")
-    with pytest.raises(OptionError, match="weights cannot be 'imagnet'"):
+    with pytest.raises(OptionError, match="did you mean imagenet"):
         keepmap.train(data / "images", data / "masks", tmp_path / "run", weights="imagnet")  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="brings its own"):
         keepmap.evaluate(run.path, data / "images", data / "masks", ignore="1")

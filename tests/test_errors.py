@@ -7,7 +7,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmap import errors
-from keepmap.errors import ContractError, DataError, InputError, Interrupted, KeepmapError, TrainingError, nearest
+from keepmap.errors import (
+    ContractError,
+    DataError,
+    DownloadError,
+    InputError,
+    Interrupted,
+    KeepmapError,
+    TrainingError,
+    nearest,
+)
 
 WORDS = st.text(st.characters(codec="ascii", exclude_characters="\r\n"), min_size=1)
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, KeepmapError)]
@@ -44,13 +53,13 @@ def test_wrong_input_exits_with_2(kind: type[InputError]) -> None:
 
 def test_other_exit_codes() -> None:
     assert KeepmapError("failed").exit_code == TrainingError("failed").exit_code == 1
-    assert ContractError("failed", clause="size").exit_code == 1
+    assert ContractError("failed", clause="size").exit_code == DownloadError("failed").exit_code == 1
     assert Interrupted("stopped").exit_code == 130
     assert Interrupted("stopped", signal=15).exit_code == 143
 
 
 def test_every_kind_is_a_keepmap_error_with_a_docstring() -> None:
-    assert len(KINDS) == 10
+    assert len(KINDS) == 12
     assert all(kind.__doc__ for kind in KINDS)
 
 

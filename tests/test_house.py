@@ -28,7 +28,7 @@ ORDER = (
     ("geometry",),
     ("data", "networks", "metrics"),
     ("planning", "runtime", "runs"),
-    ("inference",),
+    ("inference", "weights"),
     ("training", "evaluation"),
     ("reporting",),
     ("api",),

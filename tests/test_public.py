@@ -19,6 +19,7 @@ OPTIONS_OF = {
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
+    "import_weights": options.ImportOptions,
 }
 
 

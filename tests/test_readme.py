@@ -10,9 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from keepmap.cli.main import COMMANDS, main
 from keepmap.data.drawn import draw_dataset
+from keepmap.networks.catalogue import build_network
+from keepmap.networks.encoders import build_encoder
+from keepmap.weights.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -41,12 +45,21 @@ def shortened(words: list[str]) -> list[str]:
     return [verb, *kept, "--time", "12s"] if verb == "demo" else words
 
 
+def state_of_another_library() -> dict[str, torch.Tensor]:
+    """A narrow U-Net under the names of milesial's."""
+    network = build_network("unet", channels=3, classes=3, options={"widths": (4, 6, 8, 10, 12)})
+    theirs = SOURCES["milesial:unet"].theirs
+    return {theirs(name): tensor for name, tensor in network.state_dict().items() if name not in ("mean", "std")}
+
+
 @pytest.fixture
 def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with all that the README takes for granted, as the current one."""
     draw_dataset(tmp_path, count=5, seed=0)
     draw_dataset(tmp_path / "test", count=2, seed=1)
     shutil.copy(tmp_path / "test" / "images" / "cells_001.png", tmp_path / "photo.png")
+    torch.save(build_encoder("resnet18", 3).state_dict(), tmp_path / "resnet18.pth")
+    torch.save(state_of_another_library(), tmp_path / "net.pth")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -72,7 +85,7 @@ def test_every_line_of_python_runs(desk: Path) -> None:
 
 def test_every_verb_is_shown() -> None:
     shown = {words[1] for words in commands() if words[0] == "keepmap"}
-    assert shown == {command.__name__ for command in COMMANDS}
+    assert shown == {command.__name__.replace("_", "-") for command in COMMANDS}
 
 
 def test_set_up_commands_exist() -> None:

@@ -29,10 +29,10 @@ from keepmap.options import (
     CheckOptions,
     DemoOptions,
     EvaluateOptions,
+    ImportOptions,
     Precision,
     PredictOptions,
     TrainOptions,
-    Weights,
     parse_size,
 )
 from keepmap.planning.plan import Plan
@@ -42,6 +42,7 @@ from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training.session import begin, go_on
+from keepmap.weights.importing import import_file
 
 StrPath = str | PathLike[str]
 
@@ -91,7 +92,8 @@ def train(
     ignore: str = "auto",
     model: str = "auto",
     encoder: str = "auto",
-    weights: Weights = "auto",
+    weights: str = "auto",
+    offline: bool = False,
     init: str | None = None,
     time: str | None = None,
     steps: int | None = None,
@@ -105,6 +107,7 @@ def train(
 ) -> Run:
     """Plan, train and validate a network on two folders, and write the RUN folder `out`.
 
+    weights: auto, imagenet (fetched into the cache unless offline), none, or a file of a classifier of the encoder.
     init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
     Raises DataError with everything that is wrong before the first step, Interrupted after Ctrl-C (the state is saved).
@@ -201,6 +204,30 @@ def evaluate(
         )
     predictor = load(source, device=options.device, precision=options.precision, memory=options.memory)
     return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), progress=show)
+
+
+def import_weights(
+    file: StrPath,
+    source: str,
+    out: StrPath,
+    *,
+    classes: str | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+    offline: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Turn weights that another library trained into the RUN folder `out`, which predicts, and return its path.
+
+    file:      a state dict, .safetensors or as torch.save writes it; "published" for those that the source offers.
+    source:    torchvision:fcn_resnet50 or -101, milesial:unet, smp:unet-resnet18 to -152.
+    mean, std: of raw 8-bit values, where they are not those of the source.
+    The logits equal those of the source. Raises OptionError, WeightsError, OutputError, DownloadError.
+    """
+    options = from_arguments(ImportOptions, locals())
+    run = RunFolder(Path(out))
+    import_file(str(file), source, run, options, progress or Silent())
+    return run.path
 
 
 def build_model(name: str, *, channels: int, classes: int, **options: Any) -> Network:

@@ -8,7 +8,9 @@ Knows nothing of images, networks or the command line, except the exit code each
     │   ├── DataError         an image, a mask or a folder of them
     │   ├── RunError          a RUN folder that is none, is broken or belongs to something else
     │   ├── OutputError       an output that cannot be written or would be overwritten
+    │   ├── WeightsError      a file of weights that is broken, unsafe or of another network
     │   └── MissingPackage    an optional package that is not installed
+    ├── DownloadError         weights that could not be fetched                     exit 1
     ├── TrainingError         training went wrong after it had begun                exit 1
     ├── ContractError         a network breaks a promise that keepmap relies on     exit 1
     └── Interrupted           Ctrl-C or SIGTERM, after the state was saved          exit 130 or 143
@@ -67,8 +69,16 @@ class OutputError(InputError):
     """An output cannot be written, or writing it would destroy something."""
 
 
+class WeightsError(InputError):
+    """A file of weights is broken, would run code, or belongs to another network."""
+
+
 class MissingPackage(InputError):
     """An optional package is needed and not installed."""
+
+
+class DownloadError(KeepmapError):
+    """Published weights could not be fetched; nothing was left in the cache."""
 
 
 class TrainingError(KeepmapError):

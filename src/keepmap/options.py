@@ -12,7 +12,6 @@ from typing import Literal
 from keepmap.config import option
 from keepmap.errors import OptionError
 
-Weights = Literal["auto", "imagenet", "none"]
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
@@ -35,7 +34,8 @@ class TrainOptions(LabelOptions):
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
     encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`, or timm:NAME")
-    weights: Weights = option("auto", "where the encoder starts: imagenet, none, or auto (imagenet where it fits)")
+    weights: str = option("auto", "where it starts: imagenet (fetched), none, FILE, or auto (imagenet where at hand)")
+    offline: bool = option(False, "fetch nothing: weights come from the cache or from files")
     init: str | None = option(None, "RUN whose weights it starts from: what matches is loaded, the rest is listed")
     time: str | None = option(None, "wall-clock time of the whole command, such as 90s, 10m, 2h; default 10m")
     steps: int | None = option(None, "optimiser steps, instead of a time")
@@ -66,6 +66,16 @@ class EvaluateOptions(LabelOptions):
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
+
+
+@dataclass(frozen=True)
+class ImportOptions:
+    """Options of `keepmap import-weights`."""
+
+    classes: str | None = option(None, "text file with one class name a line; its length is the number of classes")
+    mean: tuple[float, ...] | None = option(None, "subtracted from raw values: a number a channel, or one for all")
+    std: tuple[float, ...] | None = option(None, "what raw values are divided by: a number a channel, or one for all")
+    offline: bool = option(False, "fetch nothing: weights come from the cache or from files")
 
 
 @dataclass(frozen=True)

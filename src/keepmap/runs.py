@@ -181,13 +181,18 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
     """Raise RunError unless both hold the same names and shapes; names the first five that differ."""
+    if gaps := differences(found, expected):
+        raise RunError(
+            f"{path} holds the weights of another network.",
+            found=gaps,
+            expected="the weights of the network in config.json",
+        )
+
+
+def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """How the names and shapes of `found` differ from those of `expected`, the first five of each kind; "" if not."""
     missing = [name for name in expected if name not in found]
     unknown = [name for name in found if name not in expected]
     reshaped = [n for n in expected if n in found and found[n].shape != expected[n].shape]
-    if missing or unknown or reshaped:
-        kinds = (("missing", missing), ("not of this network", unknown), ("of another shape", reshaped))
-        raise RunError(
-            f"{path} holds the weights of another network.",
-            found="; ".join(f"{len(names)} {kind}: {', '.join(names[:5])}" for kind, names in kinds if names),
-            expected="the weights of the network in config.json",
-        )
+    kinds = (("missing", missing), ("not of this network", unknown), ("of another shape", reshaped))
+    return "; ".join(f"{len(names)} {kind}: {', '.join(names[:5])}" for kind, names in kinds if names)

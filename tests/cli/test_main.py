@@ -17,7 +17,7 @@ from keepmap.cli.main import COMMANDS, main
 from keepmap.errors import DataError, Interrupted, KeepmapError, RunError, TrainingError
 
 HEAVY = ("torch", "lightning_fabric", "matplotlib", "scipy", "tifffile", "PIL", "numpy", "keepmap.api")
-NAMES = [command.__name__ for command in COMMANDS]
+NAMES = [command.__name__.replace("_", "-") for command in COMMANDS]
 
 
 def _fail_with(error: BaseException) -> Callable[..., NoReturn]:
@@ -76,7 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["trian"], "did you mean train?"),
         (["modles", "unet"], "did you mean models?"),
-        (["segment"], "one of check, train, evaluate, predict, demo, models"),
+        (["segment"], "one of check, train, evaluate, predict, import-weights, demo, models"),
         (["--versoin"], "did you mean --version?"),
     ],
 )

@@ -26,6 +26,7 @@ DATACLASSES = {
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
+    "import-weights": options.ImportOptions,
 }
 GROUP: Any = typer.main.get_command(app)
 SHELL_ONLY = {"quiet", "json"}
@@ -36,7 +37,7 @@ def _fields(verb: str) -> dict[str, dataclasses.Field[Any]]:
 
 
 def _verb(name: str) -> Callable[..., Any]:
-    function: Callable[..., Any] = getattr(keepmap, name)
+    function: Callable[..., Any] = getattr(keepmap, name.replace("-", "_"))
     return function
 
 
@@ -74,10 +75,10 @@ def test_positional_names_have_the_order_of_python(verb: str) -> None:
 
 
 def test_every_command_is_a_public_function_and_can_be_quiet() -> None:
-    assert [command.__name__ for command in COMMANDS] == list(GROUP.commands)
+    assert [command.__name__.replace("_", "-") for command in COMMANDS] == list(GROUP.commands)
     assert set(DATACLASSES) | {"models"} == set(GROUP.commands)
     for name, command in GROUP.commands.items():
-        assert name == "models" or name in keepmap.__all__
+        assert name == "models" or name.replace("-", "_") in keepmap.__all__
         assert "--quiet" in {opt for parameter in command.params for opt in parameter.opts}
 
 
@@ -103,8 +104,8 @@ def test_parameters_of_a_new_dataclass() -> None:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--weights", "imagnet"], "did you mean imagenet?"),
-        (["--weights", "random"], "one of auto, imagenet, none"),
+        (["-o", "run", "--weights", "imagnet"], "did you mean imagenet?"),
+        (["-o", "run", "--weights", "random"], "one of auto, imagenet, none, FILE"),
         (["--precision", "float16"], "did you mean bfloat16?"),
         (["--encodr", "resnet18"], "did you mean --encoder?"),
         (["--zzzzzzz"], "one of --out, --resume, --quiet, --classes, --ignore"),

@@ -9,17 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from keepmap import external
 from keepmap.errors import OptionError
-from keepmap.networks import efficientnet
 from keepmap.networks.catalogue import (
     NETWORKS,
     build_network,
-    imagenet_encoders,
     network_config,
     network_recipe,
 )
-from keepmap.networks.encoders import ENCODERS
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -57,32 +53,3 @@ def test_what_does_not_exist_is_refused(name: str, arguments: dict[str, Any], me
     with pytest.raises(OptionError) as caught:
         build_network(name, **{"channels": 3, "classes": 2, **arguments})
     assert message in str(caught.value)
-
-
-@pytest.mark.skipif(not external.available(efficientnet.PACKAGE), reason="needs the extra `pretrained`")
-def test_pretrained_loads_the_encoder_and_sets_its_normalisation() -> None:
-    options = {"encoder": "efficientnet_lite0"}
-    network = build_network("encoder_unet", channels=3, classes=2, options=options, pretrained=True)
-    weights = efficientnet.imagenet_weights()
-    assert all(torch.equal(network.encoder.state_dict()[name], weights[name]) for name in weights)
-    assert network.mean.tolist() == [127.0] * 3
-    assert network.std.tolist() == [128.0] * 3
-
-
-@pytest.mark.parametrize(
-    ("name", "channels", "options", "message"),
-    [
-        ("unet", 3, {"widths": [4]}, "a network without an encoder"),
-        ("encoder_unet", 3, {}, "encoder efficientnet_lite0"),
-        ("encoder_unet", 4, {"encoder": "efficientnet_lite0"}, "4 channels"),
-    ],
-)
-def test_pretrained_is_refused_where_there_are_no_weights(
-    name: str, channels: int, options: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(OptionError, match=message):
-        build_network(name, channels=channels, classes=2, options=options, pretrained=True)
-
-
-def test_encoders_with_weights_are_encoders() -> None:
-    assert set(imagenet_encoders()) <= set(ENCODERS)

@@ -12,7 +12,7 @@ from torch import Tensor
 from keepmap.errors import OptionError
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.describe import parameters
-from keepmap.networks.fcn_dilated import FCNDilated, FCNDilatedConfig, from_torchvision
+from keepmap.networks.fcn_dilated import FCNDilated, FCNDilatedConfig
 
 COUNTS = {
     ("resnet50", False): 32_957_013, ("resnet50", True): 35_322_218,
@@ -82,36 +82,6 @@ def test_the_first_of_the_two_are_the_logits() -> None:
         assert torch.equal(network.forward_deep(x)[0], network(x))
         assert len(tiny().forward_deep(x)) == 1
     assert set(tiny().state_dict()) < set(network.state_dict())
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours"),
-    [
-        ("backbone.conv1.weight", "encoder.conv1.weight"),
-        ("backbone.layer4.2.bn3.num_batches_tracked", "encoder.layer4.2.bn3.num_batches_tracked"),
-        ("backbone.layer3.0.downsample.1.running_var", "encoder.layer3.0.downsample.1.running_var"),
-        ("classifier.0.weight", "head.0.weight"),
-        ("classifier.4.bias", "head.4.bias"),
-        ("aux_classifier.1.running_mean", "aux.1.running_mean"),
-    ],
-)
-def test_names_of_torchvision(theirs: str, ours: str) -> None:
-    assert from_torchvision(theirs) == ours
-    assert ours in tiny(aux=True).state_dict()
-
-
-def test_every_tensor_has_a_name_in_torchvision() -> None:
-    ours = {"encoder": "backbone", "head": "classifier", "aux": "aux_classifier"}
-    for name in tiny(aux=True).state_dict():
-        if name not in ("mean", "std"):
-            part, rest = name.split(".", 1)
-            assert from_torchvision(f"{ours[part]}.{rest}") == name
-
-
-@pytest.mark.parametrize("name", ["fc.weight", "encoder.conv1.weight", "backbone"])
-def test_other_names_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="no tensor of torchvision's FCN"):
-        from_torchvision(name)
 
 
 def test_an_impossible_width_is_refused() -> None:

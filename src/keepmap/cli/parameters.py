@@ -61,6 +61,8 @@ def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
         choices = typing.get_args(kind)
         check = _one_of(flag, choices)
         return Annotated[str, typer.Option(flag, metavar="|".join(choices), help=help, callback=check)]
+    if any(typing.get_origin(part) is tuple for part in typing.get_args(kind)):
+        return Annotated[str | None, typer.Option(flag, metavar="N,N,...", help=help, callback=_numbers(flag))]
     metavar = "N" if int in (kind, *typing.get_args(kind)) else name.upper()
     return Annotated[kind, typer.Option(flag, metavar=metavar, help=help)]
 
@@ -72,6 +74,20 @@ def _one_of(flag: str, choices: tuple[str, ...]) -> Callable[[str], str]:
         return value
 
     return check
+
+
+def _numbers(flag: str) -> Callable[[str | None], tuple[float, ...] | None]:
+    def read(value: str | None) -> tuple[float, ...] | None:
+        if value is None:
+            return None
+        try:
+            return tuple(float(part) for part in value.split(","))
+        except ValueError as error:
+            raise OptionError(
+                f"{flag} {value} cannot be read.", found=value, expected="numbers with commas, such as 124,116,104"
+            ) from error
+
+    return read
 
 
 def parse_extent(text: str) -> tuple[int, int]:

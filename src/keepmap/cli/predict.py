@@ -23,7 +23,7 @@ def predict(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Write a mask for each image, with the training masks' values.
+    """Write a mask for each image, with the values of training.
 
     Each mask has the size of its image. The structure of folders is kept.
     """

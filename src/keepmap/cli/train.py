@@ -25,7 +25,7 @@ def train(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Train on a folder of images and one of masks, and write RUN.
+    """Train on folders of images and masks, and write RUN.
 
     Plans for this data and this machine, holds out a part to validate on, keeps the best state and the last.
     """

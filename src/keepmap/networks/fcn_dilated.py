@@ -23,7 +23,6 @@ from keepmap.networks.score_network import ScoreNetwork
 DILATE = (False, True, True)
 """The last two stages keep stride 8."""
 _HEAD_DROPOUT = 0.1
-_TORCHVISION = {"backbone": "encoder", "classifier": "head", "aux_classifier": "aux"}
 
 
 @dataclass(frozen=True)
@@ -95,17 +94,6 @@ class FCNDilated(ScoreNetwork):
         if self.config.match == "multiple":
             return self.crop(self.up(scores), size)
         return F.interpolate(scores, size=size, mode=LINEAR[len(size)], align_corners=False)
-
-
-def from_torchvision(name: str) -> str:
-    """The name that a tensor of torchvision's fcn_resnet50 or fcn_resnet101 has here.
-
-    backbone.layer1.0.conv1.weight -> encoder.layer1.0.conv1.weight. Raises ValueError for any other name.
-    """
-    part, _, rest = name.partition(".")
-    if part not in _TORCHVISION or not rest:
-        raise ValueError(f"{name} is no tensor of torchvision's FCN: its names begin with {', '.join(_TORCHVISION)}")
-    return f"{_TORCHVISION[part]}.{rest}"
 
 
 def _head(inputs: int, classes: int) -> nn.Sequential:

@@ -17,6 +17,12 @@ from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost, Measure, Plan
 
 _OVER_ENCODERS = ("encoder_unet", "fcn", "fcn_dilated")
+_ENCODERS = {"fcn_dilated": "resnet50", "fcn_vgg16": "vgg16"}
+"""The encoder of networks that leave no choice, or a smaller one."""
+_CHOSEN = ("efficientnet_lite0", "resnet18")
+"""The encoders that auto chooses between: light enough for any machine."""
+START_WORDS = ("auto", "imagenet", "none")
+"""What --weights takes beside the name of a file."""
 _FEWEST_STEPS = 120
 _WARM_UP = 30
 _LEAST_DEVIATION = 0.01
@@ -32,24 +38,43 @@ _SMALLEST_BATCH = 2
 
 
 @dataclass(frozen=True)
+class Offer:
+    """The published ImageNet weights of one encoder.
+
+    at_hand: whether nothing has to be fetched.  get: what to do for them where they are not at hand.
+    mean, deviation: (3,) of the raw 8-bit RGB values that they were trained with.
+    """
+
+    encoder: str
+    at_hand: bool
+    get: str
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Situation:
     """What the planner is told about the machine. device, precision: resolved, never auto.
 
-    pretrained: encoder whose ImageNet weights are installed, or None; install: the shell line that installs them.
     memory: bytes that training may use. validation_pixels: pixels of all held-out images.
+    offers: the published ImageNet weights.
+    begun:  network and options of the RUN that --init names.
     """
 
     device: str
     precision: str
     memory: int
     validation_pixels: int
-    pretrained: str | None
-    install: str
+    offers: tuple[Offer, ...]
+    begun: tuple[str, dict[str, Any]] | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A network by name with its options, where its weights start, how its input is normalised, and why."""
+    """A network by name with its options, where its weights start, how its input is normalised, and why.
+
+    encoder: the encoder that `pretrained` is about, "" for a network without one.
+    """
 
     network: str
     options: dict[str, Any]
@@ -57,57 +82,80 @@ class Choice:
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     because: str
+    encoder: str = ""
+    because_mean: str = "mean and deviation of the training images"
 
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
-    """The network that the options name, or for auto the best that the data and the installed weights allow."""
+    """The network that the options name, or for auto the best that the data and the weights at hand allow."""
+    name = "encoder_unet" if wanted.model == "auto" else wanted.model
     floor = _LEAST_DEVIATION * max(figures.deviation)
     data = (figures.mean, tuple(max(d, floor) for d in figures.deviation))
-    rgb = figures.channels == 3 and figures.dtype == "uint8"
-    fits = rgb and here.pretrained is not None and wanted.weights != "none"
-    encoder = wanted.encoder
-    if wanted.model not in ("auto", *_OVER_ENCODERS):
-        if encoder != "auto" or wanted.weights == "imagenet":
-            raise OptionError(
-                f"--model {wanted.model} has no encoder.",
-                found=f"--encoder {encoder}, --weights {wanted.weights}",
-                expected="one of " + ", ".join(f"--model {name}" for name in _OVER_ENCODERS),
-            )
-        options = _widths(wanted.model, here)
+    if here.begun is not None and (wanted.model, wanted.encoder, wanted.weights) == ("auto", "auto", "auto"):
+        return Choice(*here.begun, False, *data, "the network of --init")
+    if name not in (*_OVER_ENCODERS, *_ENCODERS):
+        if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
+            raise _no_encoder(wanted)
+        options = _widths(name, here)
         narrower = f", half as wide as the classic one for the {here.device}" if options else ""
-        return Choice(wanted.model, options, False, *data, f"--model {wanted.model}{narrower}")
-    name = "encoder_unet" if wanted.model == "auto" else wanted.model
-    if encoder == "auto" and name == "fcn_dilated":
-        encoder, because = "resnet50", "--model fcn_dilated, whose encoder is a dilated ResNet"
-    elif encoder == "auto":
-        encoder, because = _choose_encoder(figures, wanted, here, fits)
-    else:
-        because = f"--encoder {encoder}"
-    pretrained = fits and encoder == here.pretrained
-    if wanted.weights == "imagenet" and not pretrained:
-        raise OptionError(
-            "--weights imagenet cannot be had here.",
-            found=f"{encoder}, {figures.channels} channels of {figures.dtype}; installed weights: {here.pretrained}",
-            expected="8-bit RGB images and an encoder whose weights are installed",
-            do=here.install,
-        )
-    return Choice(name, {"encoder": encoder}, pretrained, *data, because)
+        return Choice(name, options, False, *data, f"--model {name}{narrower}")
+    encoder, because = _choose_encoder(name, wanted, here)
+    offer = next((offer for offer in here.offers if offer.encoder == encoder), None)
+    pretrained, start = _choose_start(encoder, offer, wanted)
+    options = {"encoder": encoder} if name in _OVER_ENCODERS else {}
+    reason = Choice.because_mean
+    if pretrained and offer is not None:
+        rgb = figures.channels == 3 and figures.dtype == "uint8"
+        data = (offer.mean, offer.deviation) if rgb else data
+        other = f"{reason}: those of the weights are for 8-bit RGB, not {figures.channels} channels of {figures.dtype}"
+        reason = "what the ImageNet weights were trained with" if rgb else other
+    return Choice(name, options, pretrained, *data, f"{because}, {start}", encoder, reason)
 
 
-def _choose_encoder(figures: Fingerprint, wanted: TrainOptions, here: Situation, fits: bool) -> tuple[str, str]:
-    if fits and here.pretrained is not None:
-        return here.pretrained, "8-bit RGB images, and its ImageNet weights are installed"
-    if wanted.weights == "none":
-        return "resnet18", "--weights none; without it, ImageNet weights are taken where they fit"
-    if figures.channels != 3 or figures.dtype != "uint8":
-        return "resnet18", (
-            f"images of {figures.channels} channels of {figures.dtype}: ImageNet weights are for 8-bit RGB, "
-            "so it starts from scratch"
-        )
-    return (
-        "resnet18",
-        f"no ImageNet weights are installed, so it starts from scratch; for the better one: {here.install}",
+def _no_encoder(wanted: TrainOptions) -> OptionError:
+    return OptionError(
+        f"--model {wanted.model} has no encoder.",
+        found=f"--encoder {wanted.encoder}, --weights {wanted.weights}",
+        expected="one of " + ", ".join(f"--model {name}" for name in _OVER_ENCODERS),
     )
+
+
+def _choose_encoder(name: str, wanted: TrainOptions, here: Situation) -> tuple[str, str]:
+    """The encoder of the network `name`, and why. Raises OptionError."""
+    if name not in _OVER_ENCODERS and wanted.encoder != "auto":
+        raise _no_encoder(wanted)
+    if wanted.encoder != "auto":
+        return wanted.encoder, f"--encoder {wanted.encoder}"
+    if name in _ENCODERS:
+        return _ENCODERS[name], f"--model {name}, over {_ENCODERS[name]}"
+    if wanted.weights not in START_WORDS:
+        raise OptionError(
+            f"--weights {wanted.weights} is a file, and no encoder is named.", do="pass --encoder, the one it is of"
+        )
+    if wanted.weights == "none":
+        return "resnet18", "--weights none"
+    at_hand = [offer.encoder for offer in here.offers if offer.at_hand and offer.encoder in _CHOSEN]
+    if at_hand:
+        return min(at_hand, key=_CHOSEN.index), "the best encoder whose ImageNet weights are at hand"
+    best = next((f" (for {o.encoder}'s: {o.get})" for o in here.offers if o.encoder == _CHOSEN[0]), "")
+    return "resnet18", f"no ImageNet weights are at hand{best}"
+
+
+def _choose_start(encoder: str, offer: Offer | None, wanted: TrainOptions) -> tuple[bool, str]:
+    """Whether the encoder begins with trained weights, and in words what it begins with. Raises OptionError."""
+    if wanted.weights == "none":
+        return False, "random weights; without --weights none ImageNet's are taken where they are at hand"
+    if wanted.weights not in START_WORDS:
+        return True, f"weights of {wanted.weights}"
+    if offer is not None and (offer.at_hand or wanted.weights == "imagenet"):
+        return True, "ImageNet weights"
+    if offer is None and wanted.weights == "imagenet":
+        raise OptionError(
+            f"--weights imagenet cannot be had for {encoder}.", expected="an encoder whose weights are published",
+            do="pass --weights none, or --weights FILE",
+        )  # fmt: skip
+    better = f"; for the better ones: {offer.get}" if offer is not None else ""
+    return False, f"random weights{better}"
 
 
 def _widths(network: str, here: Situation) -> dict[str, Any]:
@@ -267,11 +315,6 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
     )
     upright = furthest > _UPRIGHT
     mixed = figures.dtype == "uint8" and 0.05 <= figures.brighter <= 0.95
-    source = (
-        "what the ImageNet weights were trained with"
-        if choice.pretrained
-        else "mean and deviation of the training images"
-    )
     return Plan(
         network=choice.network, options=choice.options, pretrained=choice.pretrained,
         mean=choice.mean, deviation=choice.deviation, device=here.device, precision=here.precision,
@@ -284,8 +327,8 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
             "network": choice.because,
             "options": choice.because,
             "pretrained": choice.because,
-            "mean": source,
-            "deviation": source,
+            "mean": choice.because_mean,
+            "deviation": choice.because_mean,
             "device": f"--device {wanted.device}",
             "precision": "what this device computes fastest" if wanted.precision == "auto" else "--precision",
             "learning_rate": "AdamW with cosine decay",

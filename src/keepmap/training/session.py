@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from keepmap import __version__, external
+from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
 from keepmap.data.labels import LabelSet, read_class_names
@@ -21,8 +21,7 @@ from keepmap.data.scan import FileFacts, scan
 from keepmap.data.split import hold_out
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
-from keepmap.networks.catalogue import NETWORKS, build_network, imagenet_encoders
-from keepmap.networks.efficientnet import PACKAGE
+from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.encoders import check_encoder
 from keepmap.networks.network import Network
 from keepmap.networks.timm_encoder import PREFIX
@@ -30,7 +29,7 @@ from keepmap.options import TrainOptions, parse_time
 from keepmap.planning.fingerprint import fingerprint
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
-from keepmap.planning.planner import Choice, Situation, choose_network, make_plan
+from keepmap.planning.planner import START_WORDS, Choice, Offer, Situation, choose_network, make_plan
 from keepmap.protocols import Progress
 from keepmap.resources import Stopwatch, free_memory, resolve_device, resolve_precision, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder
@@ -39,6 +38,8 @@ from keepmap.training.engine import Engine
 from keepmap.training.loop import Position, fit
 from keepmap.training.measure import measure_step
 from keepmap.training.validation import validate
+from keepmap.weights.imagenet import at_hand, begin_from_imagenet, how_to_get
+from keepmap.weights.published import IMAGENET
 
 _DEFAULT_TIME = "10m"
 _MARGIN = 8.0
@@ -84,9 +85,12 @@ def begin(
     parts, split = _read(images, masks, names, options, progress)
     use_cpu()
     here = _situation(device, resolve_precision(options.precision, device), parts)
+    if options.init is not None:
+        before = RunFolder(Path(options.init)).read_config()
+        here = replace(here, begun=(before.network, before.options))
     figures = fingerprint(parts.train, parts.labels)
     choice = choose_network(figures, options, here)
-    network = _build(choice, figures.channels, parts.labels, options.seed)
+    network = _build(choice, figures.channels, parts.labels, options, progress)
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
     choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
@@ -107,6 +111,11 @@ def begin(
 def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
     """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts."""
     config = run.read_config()
+    if not run.plan_file.is_file():
+        raise RunError(
+            f"{run.path} was not trained here, so there is no training to go on with.", found="no plan.json in it",
+            do=f"keepmap train IMAGES MASKS -o NEW --init {run.path}",
+        )  # fmt: skip
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
     if not run.last_file.is_file():
@@ -165,7 +174,12 @@ def _checked(options: TrainOptions) -> str:
     if options.encoder.startswith(PREFIX) and options.weights == "imagenet":
         raise OptionError(
             "ImageNet weights of timm's networks are not fetched.", found=f"--encoder {options.encoder}",
-            do="pass --weights none",
+            do="pass --weights FILE, the state dict of timm's classifier, or --weights none",
+        )  # fmt: skip
+    if options.weights not in START_WORDS and not Path(options.weights).is_file():
+        raise OptionError(
+            f"--weights {options.weights} is no file.", found=options.weights,
+            expected=nearest(options.weights, (*START_WORDS, "FILE")),
         )  # fmt: skip
     return resolve_device(options.device)
 
@@ -190,24 +204,27 @@ def _read(
 
 
 def _situation(device: str, precision: str, parts: Parts) -> Situation:
-    installed = external.available(PACKAGE)
+    offers = (
+        Offer(name, at_hand(name), how_to_get(name), published.mean, published.std)
+        for name, published in IMAGENET.items()
+    )
     return Situation(
         device=device,
         precision=precision,
         memory=int(_MEMORY * (torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory())),
         validation_pixels=sum(f.height * f.width for f in parts.validation),
-        pretrained=next(iter(imagenet_encoders())) if installed else None,
-        install=external.install_line(PACKAGE),
+        offers=tuple(offers),
     )
 
 
-def _build(choice: Choice, channels: int, labels: LabelSet, seed: int) -> Network:
-    torch.manual_seed(seed)
-    network = build_network(
-        choice.network, channels=channels, classes=labels.count, options=choice.options, pretrained=choice.pretrained
-    )
-    if not choice.pretrained:
-        network.set_normalisation(choice.mean, choice.deviation)
+def _build(choice: Choice, channels: int, labels: LabelSet, options: TrainOptions, progress: Progress) -> Network:
+    """The network as it begins. Raises WeightsError, DownloadError, MissingPackage."""
+    torch.manual_seed(options.seed)
+    network = build_network(choice.network, channels=channels, classes=labels.count, options=choice.options)
+    network.set_normalisation(choice.mean, choice.deviation)
+    if choice.pretrained:
+        file = None if options.weights in START_WORDS else Path(options.weights)
+        begin_from_imagenet(network, choice.encoder, progress, file=file, offline=options.offline)
     return network
 
 

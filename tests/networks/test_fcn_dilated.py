@@ -70,6 +70,7 @@ def test_the_two_ways_to_match_agree_at_multiples_of_the_stride_alone() -> None:
 
 def test_the_auxiliary_head_is_trained_beside_the_first() -> None:
     network = tiny(aux=True).train()
+    assert (tiny().deep_heads, network.deep_heads) == ((), ((1, 1.0), (1, 0.5)))
     first, second = network.forward_deep(torch.randn(2, 2, 40, 33))
     assert first.shape == second.shape == (2, 3, 40, 33)
     (first.square().sum() + 0.5 * second.square().sum()).backward()

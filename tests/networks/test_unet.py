@@ -271,6 +271,16 @@ def test_deep_supervision_returns_the_logits_and_those_of_levels_below() -> None
     assert all(logits.shape[2:] for logits in UNet(UNetConfig(3, 2, widths=(4, 4))).forward_deep(x))
 
 
+@pytest.mark.parametrize(
+    ("levels", "deep", "weights"),
+    [(2, 0, ()), (5, 0, ()), (5, 1, (2 / 3, 1 / 3)), (5, 2, (4 / 7, 2 / 7, 1 / 7)), (5, 3, (4 / 7, 2 / 7, 1 / 7, 0))],
+)
+def test_heads_weigh_as_in_nnunet(levels: int, deep: int, weights: tuple[float, ...]) -> None:
+    heads = UNet(UNetConfig(3, 4, widths=(4,) * levels, deep=deep)).deep_heads
+    assert [stride for stride, _ in heads] == [2**level for level in range(len(weights))]
+    assert [weight for _, weight in heads] == pytest.approx(weights)
+
+
 def test_deep_logits_are_those_of_their_level() -> None:
     """With the finer levels poisoned, a deeper head still sees numbers: it hangs on its own level."""
     torch.manual_seed(0)

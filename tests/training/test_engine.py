@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import math
 from dataclasses import dataclass
 
 import pytest
@@ -94,6 +95,68 @@ def test_the_network_computes_in_the_precision_asked_for(precision: str, dtype: 
     Engine(spy, device="cpu", precision=precision, weight_decay=0.0).step(*batch(), 1e-3)
     assert spy.seen == dtype
     assert spy.layer.weight.dtype == torch.float32
+
+
+class TwoHeads(Spy):
+    """A second head of half the extent, in a second method."""
+
+    deep_heads = ((1, 0.75), (2, 0.25))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.second = nn.Conv2d(3, 3, 2, stride=2)
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        first = self(x)
+        return [first, self.second(first)]
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_second_method_computes_in_the_precision_asked_for(precision: str, dtype: torch.dtype) -> None:
+    network, seen = TwoHeads(), []
+    network.second.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    Engine(network, device="cpu", precision=precision, weight_decay=0.0).step(*batch(), 1e-3)
+    assert (network.seen, seen) == (dtype, [dtype])
+
+
+HEADS = {
+    "unet": ({"widths": [4, 4, 6, 6], "deep": 2}, (2 / 3, 1 / 3, 0.0)),
+    "fcn_dilated": ({"width": 4, "aux": True}, (1.0, 0.5)),
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_a_step_with_several_heads_is_one_on_the_sum_written_by_hand(name: str) -> None:
+    options, weights = HEADS[name]
+    torch.manual_seed(0)
+    network = build_network(name, channels=1, classes=3, options=options)
+    by_hand = copy.deepcopy(network).train()
+    x, y = batch()
+    torch.manual_seed(1)
+    logits = by_hand.forward_deep(x)  # type: ignore[operator]
+    small = [y, y[:, 1::2, 1::2], y[:, 2::4, 2::4]] if name == "unet" else [y, y]
+    loss = sum(weight * cross_entropy_dice(a, b) for weight, a, b in zip(weights, logits, small, strict=True))
+    loss.backward()  # type: ignore[union-attr]
+    engine = Engine(network, device="cpu", precision="float32", weight_decay=0.0)
+    torch.manual_seed(1)
+    assert engine.step(x, y, 1e-3) == pytest.approx(loss.item(), rel=1e-6)  # type: ignore[union-attr]
+    mine, theirs = dict(network.named_parameters()), dict(by_hand.named_parameters())
+    for key, parameter in mine.items():
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        torch.testing.assert_close(found, theirs[key].grad, rtol=1e-3, atol=1e-5)
+    trained = [key for key, value in mine.items() if value.grad is not None and value.grad.any()]
+    assert any(key.startswith(("deep.0.", "aux.")) for key in trained)
+    assert all(not key.startswith("deep.1.") for key in trained), "the lowest level weighs nothing"
+
+
+@pytest.mark.parametrize("name", ["unet", "fcn_dilated"])
+def test_a_network_that_asks_for_no_other_head_is_trained_through_forward_alone(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"widths": [4, 8, 8]} if name == "unet" else {"width": 4}
+    network = build_network(name, channels=1, classes=3, options=options)
+    monkeypatch.setattr(type(network), "forward_deep", None)
+    assert math.isfinite(Engine(network, device="cpu", precision="float32", weight_decay=0.0).step(*batch(), 1e-3))
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
 """Cross-entropy + Dice: against plain torch, ignored pixels, all-ignored batches, gradients in double precision."""
 
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepmap.training.loss import cross_entropy_dice
+from keepmap.training.loss import cross_entropy_dice, loss_of_heads
 
 
 def plain(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -67,3 +68,32 @@ def test_bfloat16_logits_are_computed_in_float32() -> None:
     logits = torch.randn(1, 2, 8, 8).bfloat16()
     loss = cross_entropy_dice(logits, torch.zeros(1, 8, 8, dtype=torch.int64))
     assert loss.dtype == torch.float32
+
+
+@given(seed=st.integers(0, 1000), rows=st.integers(1, 40), columns=st.integers(1, 40), up=st.booleans())
+@settings(deadline=None, max_examples=30)
+def test_heads_are_held_against_the_class_in_the_middle_of_each_cell(
+    seed: int, rows: int, columns: int, up: bool
+) -> None:
+    """Extents of a level, rounded up or down; the pixels are picked by loops."""
+    generator = torch.Generator().manual_seed(seed)
+    y = torch.randint(-1, 3, (2, rows, columns), generator=generator)
+    heads = ((1, 0.5), (2, 0.25), (4, 0.125))
+    logits, expected = [], torch.tensor(0.0)
+    for stride, weight in heads:
+        size = tuple(max(1, -(-extent // stride) if up else extent // stride) for extent in (rows, columns))
+        logits.append(torch.randn(2, 3, *size, generator=generator))
+        small = torch.stack([
+            y[:, min(i * stride + stride // 2, rows - 1), min(j * stride + stride // 2, columns - 1)]
+            for i in range(size[0]) for j in range(size[1])
+        ], 1).view(2, *size)  # fmt: skip
+        expected = expected + weight * cross_entropy_dice(logits[-1], small)
+    torch.testing.assert_close(loss_of_heads(logits, y, heads), expected)
+
+
+def test_a_head_without_weight_takes_no_part_and_none_may_be_missing() -> None:
+    y = torch.zeros(1, 4, 4, dtype=torch.int64)
+    first, broken = torch.randn(1, 2, 4, 4), torch.full((1, 2, 2, 2), float("nan"))
+    torch.testing.assert_close(loss_of_heads([first, broken], y, ((1, 1.0), (2, 0.0))), cross_entropy_dice(first, y))
+    with pytest.raises(ValueError, match="argument 2 is longer"):
+        loss_of_heads([first], y, ((1, 1.0), (2, 0.5)))

@@ -23,6 +23,7 @@ from keepmap.networks.score_network import ScoreNetwork
 DILATE = (False, True, True)
 """The last two stages keep stride 8."""
 _HEAD_DROPOUT = 0.1
+_AUX_WEIGHT = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,21 @@ class FCNDilated(ScoreNetwork):
     def forward_deep(self, x: Tensor) -> list[Tensor]:
         """Logits (N, K, *S) of raw values x (N, C, *S), for training: those of `forward`, then the auxiliary head's.
 
-        torchvision's recipe adds half of the second's loss. Raises ValueError as `forward` does.
+        Raises ValueError as `forward` does.
         """
         *_, before, last = self.encoder(self.prepare(x))
         logits = [self._enlarged(self.head(last), x)]
         if self.aux is not None:
             logits.append(self._enlarged(self.aux(before), x))
         return logits
+
+    @property
+    def deep_heads(self) -> tuple[tuple[int, float], ...]:
+        """(stride, weight of its loss) of each of the logits of `forward_deep`; none without an auxiliary head.
+
+        torchvision's recipe adds half of the auxiliary loss.
+        """
+        return ((1, 1.0), (1, _AUX_WEIGHT)) if self.config.aux else ()
 
     def padded(self, size: Sequence[int]) -> tuple[int, ...]:
         """The extent that `core` sees: multiples of the stride, or with `resize` the image's own."""

@@ -117,6 +117,19 @@ class UNet(Network):
             logits[level] = self.crop(found, [min(pair) for pair in zip(wanted, found.shape[2:], strict=True)])
         return logits
 
+    @property
+    def deep_heads(self) -> tuple[tuple[int, float], ...]:
+        """(stride, weight of its loss) of each of the logits of `forward_deep`; none without deep supervision.
+
+        Each level weighs half of the one above and the lowest that could have logits nothing; they sum to 1.
+        Source: Isensee et al. 2021 (nnU-Net).
+        """
+        if not self.config.deep:
+            return ()
+        lowest = len(self.config.widths) - 2
+        weights = [0.0 if level == lowest else 0.5**level for level in range(self.config.deep + 1)]
+        return tuple((2**level, weight / sum(weights)) for level, weight in enumerate(weights))
+
     def pad(self, x: Tensor) -> Tensor:
         """x with zeros, or where skips are cropped its mirrored border, at the bottom and right, as far as `padded`."""
         return mirror(x, 0, self.padded(x.shape[2:])) if self.config.match == "crop" else super().pad(x)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from keepmap.planning.plan import Plan
-from keepmap.training.loss import cross_entropy_dice
+from keepmap.training.loss import cross_entropy_dice, loss_of_heads
 
 _BETAS = (0.9, 0.999)
 
@@ -21,7 +21,8 @@ class Engine:
     """A network and its AdamW optimiser, ready to step.
 
     network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place. In channels_last memory, but
-    for float32 on a CPU, which trains faster without.
+    for float32 on a CPU, which trains faster without. Where it has `deep_heads`, (stride, weight) of each of the logits
+    that its `forward_deep` returns, it is trained on the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
     """
 
@@ -39,6 +40,9 @@ class Engine:
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=True)
         self._model, self._stepper = self.fabric.setup(self.network, self.optimiser)
+        self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
+        if self.heads:
+            self._model.mark_forward_method("forward_deep")
 
     def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
         """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
@@ -51,7 +55,7 @@ class Engine:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
         x = self.fabric.to_device(x).contiguous(memory_format=self._layout)
-        loss = cross_entropy_dice(self._model(x), self.fabric.to_device(y))
+        loss = self._loss(x, self.fabric.to_device(y))
         value = float(loss.detach())
         if math.isfinite(value):
             self.optimiser.zero_grad(set_to_none=True)
@@ -65,6 +69,14 @@ class Engine:
             for buffer, old in zip(self.network.buffers(), before, strict=True):
                 buffer.copy_(old)
         return value
+
+    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+        """Fabric casts in `forward`; in another method on a single device it does not, marked or not."""
+        if not self.heads:
+            return cross_entropy_dice(self._model(x), y)
+        with self.fabric.autocast():
+            logits = self._model.forward_deep(x)
+        return loss_of_heads(logits, y, self.heads)
 
     def state(self) -> dict[str, Tensor]:
         """Weights, buffers and optimiser moments under flat names, on the CPU."""

@@ -1,9 +1,11 @@
-"""Cross-entropy plus Dice over the labelled pixels of a batch.
+"""Cross-entropy plus Dice over the labelled pixels of a batch, of one map of logits or of several heads.
 
 Knows logits and class indices only; negative indices are ignored, and a batch of nothing else costs zero.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -32,3 +34,25 @@ def cross_entropy_dice(logits: Tensor, classes: Tensor) -> Tensor:
     dice = (2 * (p * truth).sum(axes) + _SMOOTH) / (p.sum(axes) + seen + _SMOOTH)
     present = (seen > 0).to(dice.dtype)
     return entropy + ((1 - dice) * present).sum() / present.sum().clamp(min=1)
+
+
+def loss_of_heads(logits: Sequence[Tensor], classes: Tensor, heads: Sequence[tuple[int, float]]) -> Tensor:
+    """The weighted sum of the losses of several heads, a float32 scalar; a head of weight 0 takes no part.
+
+    logits: of each head (N, K, *T); classes (N, *S) as in `cross_entropy_dice`. heads: (stride, weight) of each: row i
+    of its logits lies on the pixel rows from stride * i on, and is held against the class in their middle.
+    """
+    losses = [
+        weight * cross_entropy_dice(found, _at_stride(classes, stride, found.shape[2:]))
+        for found, (stride, weight) in zip(logits, heads, strict=True)
+        if weight
+    ]
+    return torch.stack(losses).sum()
+
+
+def _at_stride(classes: Tensor, stride: int, size: Sequence[int]) -> Tensor:
+    """The classes (N, *size) in the middle of each cell of `stride` pixels, or in the last row of one cut short."""
+    for axis, extent in enumerate(size, start=1):
+        middle = torch.arange(extent, device=classes.device) * stride + stride // 2
+        classes = classes.index_select(axis, middle.clamp(max=classes.shape[axis] - 1))
+    return classes

@@ -252,8 +252,8 @@ def _say_network(network: str, options: Mapping[str, object], because: str, prog
     progress.say(f"network {network}{over}: {because}")
 
 
-def _say_plan(plan: Plan, progress: Progress) -> None:
-    """The rest of the plan in two lines; the whole of it is in plan.json."""
+def _say_plan(plan: Plan, engine: Engine, progress: Progress) -> None:
+    """The rest of the plan in two lines, three with several heads; the whole of it is in plan.json."""
     limit = "" if plan.seconds is None else f", at most {max(plan.seconds, 0):.0f} s"
     progress.say(
         f"plan    {plan.steps} steps of {plan.batch} crops of {plan.crop} px, {plan.step_seconds:.2f} s each{limit}; "
@@ -262,10 +262,12 @@ def _say_plan(plan: Plan, progress: Progress) -> None:
     ways = "left-right flips (top and bottom differ)" if plan.upright else "flips and transposition"
     turned = f", {plan.invert:.0%} inverted" if plan.invert else ""
     progress.say(f"augment {ways}, scale {plan.scale[0]}-{plan.scale[1]}, light{turned}")
+    if engine.heads:
+        weights = ", ".join(f"{weight:.3g}" for _, weight in engine.heads)
+        progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
 def _train(network: Network, plan: Plan, parts: Parts, run: RunFolder, progress: Progress) -> Position:
-    _say_plan(plan, progress)
     limit = free_memory() // 4
     store = SampleStore(parts.train, parts.labels, limit)
     held_out = SampleStore(parts.validation, parts.labels, limit // 4)
@@ -275,5 +277,6 @@ def _train(network: Network, plan: Plan, parts: Parts, run: RunFolder, progress:
     )  # fmt: skip
     batches = Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how)
     engine = Engine(network, device=plan.device, precision=plan.precision, weight_decay=plan.weight_decay)
+    _say_plan(plan, engine, progress)
     score = partial(validate, network, held_out, parts.labels, device=plan.device, precision=plan.precision)
     return fit(engine, plan, batches, score, run, progress)

@@ -1,9 +1,13 @@
 """The RUN folder: refused when it is none, written whole or not at all, weights checked by name and shape."""
 
+import json
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keepmap.data.labels import LabelSet
 from keepmap.errors import OutputError, RunError
@@ -87,6 +91,40 @@ def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "exists", denied)
     with pytest.raises(OutputError, match="Permission denied"):
         RunFolder(tmp_path / "run").check_free()
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.booleans()), max_size=12), st.integers(0, 9), st.integers(0, 9))
+@settings(deadline=None, max_examples=30)
+def test_metrics_are_those_that_were_known_then(lines: list[tuple[int, bool]], step: int, validated: int) -> None:
+    with TemporaryDirectory() as folder:
+        run = RunFolder(Path(folder))
+        run.trim_metrics(step, validated)
+        assert not run.metrics_file.exists()
+        for at, validation in lines:
+            run.append_metrics(step=at, **{"validation_mean_iou" if validation else "loss": 0.5})
+        run.append_metrics(step=0, loss=float("nan"))
+        with run.metrics_file.open("a") as file:
+            file.write('{"step": 0, "lo')
+        run.trim_metrics(step, validated)
+        kept = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+        known = [at for at, validation in lines if at <= (validated if validation else step)]
+        assert [figures["step"] for figures in kept] == [*known, 0]
+
+
+def test_metrics_are_trimmed_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunFolder(tmp_path)
+    for step in (1, 2, 3):
+        run.append_metrics(step=step, loss=0.5)
+    before = run.metrics_file.read_text()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    run.trim_metrics(3, 0)
+    with pytest.raises(OutputError, match=r"metrics\.jsonl cannot be written"):
+        run.trim_metrics(1, 0)
+    assert run.metrics_file.read_text() == before
 
 
 def test_a_failed_write_keeps_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ Knows names and formats, not how a training proceeds. Loading one takes its path
     split.json             the folders, the options, the names of training and held-out images
     metrics.jsonl          one line per report of the loss and per validation
     checkpoints/last.safetensors    weights, optimiser and, in its header, the position: where --resume goes on
+    .lock                  while it is trained: the process that does so
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json
+from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json, write_text
 from keepmap.data.labels import LabelSet
 from keepmap.errors import OutputError, RunError
 from keepmap.networks.catalogue import build_network
@@ -81,20 +82,27 @@ class RunFolder:
         """The state that --resume continues."""
         return self.path / "checkpoints" / "last.safetensors"
 
+    @property
+    def lock_file(self) -> Path:
+        """There while a process trains into the RUN, with its id."""
+        return self.path / ".lock"
+
     def check_free(self) -> None:
         """Raise OutputError unless a new RUN can be made here: absent or empty, and writable. Creates nothing."""
         try:
-            if self.config_file.exists():
-                raise OutputError(
-                    f"{self.path} holds a RUN already.", do="choose another -o, or continue it with --resume"
-                )
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            self.check_new()
+            if self.path.exists() and (not self.path.is_dir() or {*self.path.iterdir()} - {self.lock_file}):
                 raise OutputError(f"{self.path} exists and is no empty folder.", do="choose another -o")
             ground = next(folder for folder in (self.path, *self.path.absolute().parents) if folder.exists())
             with tempfile.TemporaryFile(dir=ground):
                 pass
         except OSError as error:
             raise OutputError(f"{self.path} cannot be written.", found=str(error), do="choose another -o") from error
+
+    def check_new(self) -> None:
+        """Raise OutputError where the folder holds a RUN already."""
+        if self.config_file.exists():
+            raise OutputError(f"{self.path} holds a RUN already.", do="choose another -o, or continue it with --resume")
 
     def create(self) -> None:
         """Make the folder. Raises OutputError."""
@@ -126,6 +134,19 @@ class RunFolder:
         except OSError as error:
             raise OutputError(f"{self.metrics_file} cannot be written.", found=error.strerror or str(error)) from error
 
+    def trim_metrics(self, step: int, validated: int) -> None:
+        """Leave in metrics.jsonl what was known at `step`, the last validation at `validated`; whole or not at all.
+
+        What was written after the state that a training goes on from would otherwise stand there twice. A line that
+        was cut short goes too. Raises OutputError.
+        """
+        if not self.metrics_file.exists():
+            return
+        lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        kept = [line for line in lines if _known(line, step, validated)]
+        if kept != lines:
+            write_text(self.metrics_file, "".join(kept))
+
     def load_matching(self, network: Network) -> list[str]:
         """Load into `network` every tensor of the model that matches in name and shape; return what did not match.
 
@@ -154,6 +175,16 @@ class RunFolder:
         check_names(tensors, network.state_dict(), self.model_file)
         network.load_state_dict(tensors)
         return network.eval(), config
+
+
+def _known(line: str, step: int, validated: int) -> bool:
+    """Whether a line of metrics.jsonl is whole and not from after `step`, or after `validated` if of a validation."""
+    try:
+        figures = json.loads(line)
+        last = validated if "validation_mean_iou" in figures else step
+        return line.endswith("\n") and bool(figures["step"] <= last)
+    except (ValueError, TypeError, KeyError):
+        return False
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> None:

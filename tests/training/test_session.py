@@ -19,6 +19,7 @@ from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
 from keepmap.training import loop
 from keepmap.training.engine import Engine
+from keepmap.training.lock import locked
 from keepmap.training.session import begin, go_on
 
 OPTIONS = TrainOptions(model="unet", steps=6, crop=64, batch=2, precision="float32", device="cpu")
@@ -99,6 +100,35 @@ def test_interrupted_and_continued_equals_uninterrupted(
         assert expected.keys() == found.keys()
         for name, tensor in expected.items():
             assert torch.equal(tensor, found[name]), name
+
+
+def test_after_a_kill_no_line_of_the_metrics_stands_twice(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The state is put back to that after step 2, as a process leaves it that is killed before it saves again."""
+    run = RunFolder(tmp_path / "run")
+    monkeypatch.setattr(loop, "_REPORT_SECONDS", 0.0)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 2)
+        begin(*folders, run, OPTIONS, Silent())
+    state = run.last_file.read_bytes()
+    go_on(run, Silent())
+    steps = [(line["step"], "loss" in line) for line in map(json.loads, run.metrics_file.read_text().splitlines())]
+    run.last_file.write_bytes(state)
+    go_on(run, Silent())
+    again = [(line["step"], "loss" in line) for line in map(json.loads, run.metrics_file.read_text().splitlines())]
+    assert again == steps == sorted(set(steps), key=lambda line: (line[0], not line[1]))
+    assert len(steps) > 6
+
+
+def test_a_run_that_is_being_trained_is_left_alone(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    run.create()
+    with locked(run, Silent()), pytest.raises(RunError, match=f"process {os.getpid()}"):
+        begin(*folders, run, OPTIONS, Silent())
+    begin(*folders, run, OPTIONS, Silent())
+    with locked(run, Silent()), pytest.raises(RunError, match="Another process is training into"):
+        go_on(run, Silent())
 
 
 def test_an_interrupted_run_predicts(

@@ -63,6 +63,7 @@ def fit(
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
     """
     at = restore(engine, run)
+    run.trim_metrics(at.step, at.validated)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
         _keep_if_best(engine, at, validate, run, Silent())
     save(engine, run, at)

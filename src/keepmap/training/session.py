@@ -35,6 +35,7 @@ from keepmap.resources import Stopwatch, free_memory, resolve_device, resolve_pr
 from keepmap.runs import FORMAT, RunConfig, RunFolder
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
+from keepmap.training.lock import locked
 from keepmap.training.loop import Position, fit
 from keepmap.training.measure import measure_step
 from keepmap.training.validation import validate
@@ -100,12 +101,14 @@ def begin(
     plan = make_plan(
         choice, figures, options, here, seconds_left=lambda: budget - _MARGIN - watch.seconds, measure=measure
     )
-    run.create()
     config = RunConfig(choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__)
-    write_json(run.split_file, to_dict(split), format=FORMAT)
-    write_json(run.plan_file, plan.rows(), format=PLAN_FORMAT)
-    run.write_config(config)
-    return plan, _train(network, plan, parts, run, progress)
+    run.create()
+    with locked(run, progress):
+        run.check_new()
+        write_json(run.split_file, to_dict(split), format=FORMAT)
+        write_json(run.plan_file, plan.rows(), format=PLAN_FORMAT)
+        run.write_config(config)
+        return plan, _train(network, plan, parts, run, progress)
 
 
 def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
@@ -116,6 +119,11 @@ def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
             f"{run.path} was not trained here, so there is no training to go on with.", found="no plan.json in it",
             do=f"keepmap train IMAGES MASKS -o NEW --init {run.path}",
         )  # fmt: skip
+    with locked(run, progress):
+        return _go_on(run, config, progress)
+
+
+def _go_on(run: RunFolder, config: RunConfig, progress: Progress) -> tuple[Plan, Position]:
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
     if not run.last_file.is_file():

@@ -92,6 +92,7 @@ def train(
     ignore: str = "auto",
     model: str = "auto",
     encoder: str = "auto",
+    set: dict[str, Any] | None = None,  # noqa: A002
     weights: str = "auto",
     offline: bool = False,
     init: str | None = None,
@@ -107,6 +108,7 @@ def train(
 ) -> Run:
     """Plan, train and validate a network on two folders, and write the RUN folder `out`.
 
+    set: options of the network that `model` names, as `build_model` takes them: set={"skips": 0} for FCN-32s.
     weights: auto, imagenet (fetched into the cache unless offline), none, or a file of a classifier of the encoder.
     init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.

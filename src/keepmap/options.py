@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from keepmap.config import option
 from keepmap.errors import OptionError
@@ -34,6 +34,7 @@ class TrainOptions(LabelOptions):
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
     encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`, or timm:NAME")
+    set: dict[str, Any] | None = option(None, "option of the network that --model names; once for each")
     weights: str = option("auto", "where it starts: imagenet (fetched), none, FILE, or auto (imagenet where at hand)")
     offline: bool = option(False, "fetch nothing: weights come from the cache or from files")
     init: str | None = option(None, "RUN whose weights it starts from: what matches is loaded, the rest is listed")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,9 @@ import pytest
 
 import keepmap
 from keepmap.cli.main import main
+from keepmap.data.drawn import draw_dataset
 from keepmap.options import TrainOptions
+from keepmap.planning.plan import Cost
 from keepmap.protocols import Silent
 
 
@@ -49,6 +52,56 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
         "best mean IoU on held-out images  0.7123, at step 600 of 620",
         "keepmap predict 'my run' IMAGE... -o OUT",
     ]
+
+
+def test_settings_of_the_network_are_handed_over_as_values(calls: list[tuple[Any, ...]]) -> None:
+    words = ["images", "masks", "-o", "run", "--model", "unet", "--set", "widths=4,8", "--set", "attention=true"]
+    assert main(["train", *words]) == 0
+    assert calls[0][2]["set"] == {"widths": (4, 8), "attention": True}
+
+
+def test_the_staged_training_of_the_paper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """FCN-32s, then 16s from its weights, then 8s from those, at tiny widths and one step each."""
+    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1.0, 1))
+    draw_dataset(tmp_path, count=3, seed=0)
+    words = [str(tmp_path / "images"), str(tmp_path / "masks"), "--model", "fcn_vgg16", "--steps", "1"]
+    words += ["--crop", "32", "--batch", "2", "--precision", "float32", "--set", "widths=2,2,2,2,2"]
+    stages = [tmp_path / name for name in ("32s", "16s", "8s")]
+    for skips, run in enumerate(stages):
+        begun = ["--init", str(stages[skips - 1])] if skips else []
+        assert main(["train", *words, "--set", "head_width=4", "--set", f"skips={skips}", "-o", str(run), *begun]) == 0
+        said = capsys.readouterr().out
+        assert f"--set skips={skips}" in said
+        assert json.loads((run / "config.json").read_text())["options"]["skips"] == skips
+        fresh = next((line for line in said.splitlines() if line.startswith("init ")), "")
+        assert fresh.partition("not: ")[2].split(", ") == FRESH[skips]
+
+
+FRESH = [[""], *([f"lift.{n}.weight", f"score.{n}.bias", f"score.{n}.weight", "up.weight"] for n in (0, 1))]
+"""What each stage begins anew, its new skip and the upsampling; all else comes from the one before."""
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--set", "skips=0"], "--model NAME: which options there are depends on the network"),
+        (["--model", "fcn_vgg16", "--set", "skps=0"], "did you mean skips?"),
+        (["--model", "fcn_vgg16", "--set", "skips=7"], "one of 0, 1, 2"),
+        (["--model", "fcn_vgg16", "--set", "skips"], "NAME=VALUE"),
+        (["--model", "unet", "--set", "classes=3"], "it follows from the data"),
+        (["--model", "fcn", "--set", "encoder=resnet18"], "--encoder resnet18"),
+    ],
+    ids=str,
+)
+def test_wrong_settings_are_refused_before_a_file_is_read(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "images", "masks", "-o", "run", *words]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert hint in err
 
 
 def test_resume_needs_no_folders(calls: list[tuple[Any, ...]]) -> None:

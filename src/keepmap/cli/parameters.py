@@ -53,7 +53,10 @@ def option_parameters(options: type[Any]) -> list[inspect.Parameter]:
 
 
 def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
-    """The type of one field, annotated for typer; choices are checked here so that the nearest one can be named."""
+    """The type of one field, annotated for typer; choices are checked here so that the nearest one can be named.
+
+    A dictionary comes as texts, which the command hands to `parse_settings`.
+    """
     flag = "--" + name.replace("_", "-")
     if kind is bool:
         return Annotated[bool, typer.Option(flag, help=help)]
@@ -63,6 +66,8 @@ def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
         return Annotated[str, typer.Option(flag, metavar="|".join(choices), help=help, callback=check)]
     if any(typing.get_origin(part) is tuple for part in typing.get_args(kind)):
         return Annotated[str | None, typer.Option(flag, metavar="N,N,...", help=help, callback=_numbers(flag))]
+    if dict in {typing.get_origin(inner) for inner in (kind, *typing.get_args(kind))}:
+        return Annotated[list[str] | None, typer.Option(flag, metavar="NAME=VALUE", help=help)]
     metavar = "N" if int in (kind, *typing.get_args(kind)) else name.upper()
     return Annotated[kind, typer.Option(flag, metavar=metavar, help=help)]
 

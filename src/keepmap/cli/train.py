@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 import keepmap
-from keepmap.cli.parameters import Quiet, takes
+from keepmap.cli.parameters import Quiet, parse_settings, takes
 from keepmap.options import TrainOptions
 
 
@@ -32,6 +32,7 @@ def train(
     from keepmap.cli.progress import make_progress
 
     progress = make_progress(quiet)
+    options["set"] = parse_settings(options["set"]) if options["set"] else None
     run = keepmap.train(images, masks, out, resume=resume, **options, progress=progress)
     if run.best >= 0:
         progress.say(f"best mean IoU on held-out images  {run.best:.4f}, at step {run.best_step} of {run.steps}")

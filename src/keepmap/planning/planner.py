@@ -96,7 +96,7 @@ def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) 
     if name not in (*_OVER_ENCODERS, *_ENCODERS):
         if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
             raise _no_encoder(wanted)
-        options = _widths(name, here)
+        options = {} if "widths" in (wanted.set or {}) else _widths(name, here)
         narrower = f", half as wide as the classic one for the {here.device}" if options else ""
         return Choice(name, options, False, *data, f"--model {name}{narrower}")
     encoder, because = _choose_encoder(name, wanted, here)

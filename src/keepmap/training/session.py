@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from keepmap.data.scan import FileFacts, scan
 from keepmap.data.split import hold_out
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
-from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.catalogue import NETWORKS, build_network, network_config
 from keepmap.networks.encoders import check_encoder
 from keepmap.networks.network import Network
 from keepmap.networks.timm_encoder import PREFIX
@@ -90,7 +91,7 @@ def begin(
         before = RunFolder(Path(options.init)).read_config()
         here = replace(here, begun=(before.network, before.options))
     figures = fingerprint(parts.train, parts.labels)
-    choice = choose_network(figures, options, here)
+    choice = _as_set(choose_network(figures, options, here), options)
     network = _build(choice, figures.channels, parts.labels, options, progress)
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
@@ -189,7 +190,30 @@ def _checked(options: TrainOptions) -> str:
             f"--weights {options.weights} is no file.", found=options.weights,
             expected=nearest(options.weights, (*START_WORDS, "FILE")),
         )  # fmt: skip
+    if options.set:
+        _check_set(options.model, options.set)
     return resolve_device(options.device)
+
+
+def _check_set(model: str, wanted: Mapping[str, Any]) -> None:
+    """Raise OptionError where --set names no option of the network, with the nearest that there is."""
+    said = ", ".join(f"--set {name}" for name in wanted)
+    if model == "auto":
+        raise OptionError(
+            "--set is for a network that --model names.", found=f"{said} with --model auto",
+            expected="--model NAME: which options there are depends on the network", do="keepmap models lists them",
+        )  # fmt: skip
+    if "encoder" in wanted:
+        raise OptionError("The encoder has an option of its own.", found=said, do=f"--encoder {wanted['encoder']}")
+    network_config(model, channels=1, classes=2, options=wanted)
+
+
+def _as_set(choice: Choice, options: TrainOptions) -> Choice:
+    """The choice with what --set says of the network."""
+    if not options.set:
+        return choice
+    said = ", ".join(f"--set {name}={value}" for name, value in options.set.items())
+    return replace(choice, options={**choice.options, **options.set}, because=f"{choice.because}, {said}")
 
 
 def _read(

@@ -5,11 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 import keepmap
 from keepmap.api import Run
+from keepmap.cli.main import main
 from keepmap.data.drawn import draw_dataset
 from keepmap.errors import DataError, Interrupted, OptionError, OutputError, RunError
+from keepmap.protocols import Silent
 from keepmap.training.loop import Position
 
 SMALL = {"model": "encoder_unet", "encoder": "efficientnet_lite0", "steps": 2, "crop": 64, "batch": 2}
@@ -123,6 +126,82 @@ def test_models_are_listed_built_and_described() -> None:
         keepmap.build_model("u_net", channels=2, classes=3)
     levels = keepmap.describe_network("unet", size=(361, 479), widths=(4, 8, 16))
     assert len(levels) == 3
+
+
+class Own(nn.Module):
+    """A network that keepmap does not know."""
+
+    channels, classes, stride, reach, local = 3, 3, 1, (1, 1), True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.ReLU(), nn.Conv2d(6, 3, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x / 255)
+
+
+SHORT = {"steps": 1, "crop": 32, "batch": 2, "precision": "float32"}
+
+
+@pytest.fixture(scope="module")
+def own_run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("runs") / "own"
+    return keepmap.train(data / "images", data / "masks", out, network=Own(), **SHORT)
+
+
+def test_every_verb_takes_the_network_of_an_own_run_again(data: Path, own_run: Run, tmp_path: Path) -> None:
+    written = keepmap.predict(own_run.path, data / "images", tmp_path / "out", precision="float32", network=Own())
+    assert len(written) == 6
+    scores = keepmap.evaluate(own_run.path, data / "images", data / "masks", precision="float32", network=Own())
+    assert scores.matrix == keepmap.evaluate(tmp_path / "out", data / "masks").matrix
+    assert keepmap.train(out=own_run.path, resume=True, network=Own()).steps == 1
+    image = np.asarray(Image.open(sorted((data / "images").iterdir())[0]))
+    small = keepmap.load(own_run.path, precision="float32", network=Own(), memory="300K")
+    assert small.plan_way(*image.shape[:2]).kind == "tiles"
+    np.testing.assert_array_equal(small(image), np.asarray(Image.open(written[0])))
+    with pytest.raises(OptionError, match="nothing is computed here"):
+        keepmap.evaluate(tmp_path / "out", data / "masks", network=Own())
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "IMAGES", "-o", "OUT"], ["evaluate", "IMAGES", "MASKS"], ["train", "--resume"]], ids=str
+)
+def test_the_shell_says_that_an_own_run_is_for_python(
+    words: list[str], data: Path, own_run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    places = {"IMAGES": data / "images", "MASKS": data / "masks", "OUT": tmp_path / "out"}
+    verb, *rest = [str(places.get(word, word)) for word in words]
+    run = ["-o", str(own_run.path)] if verb == "train" else [str(own_run.path)]
+    assert main([verb, *run, *rest]) == 2
+    said = capsys.readouterr().err
+    assert "weights of the class Own" in said
+    assert "the command line cannot" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_keepmap_is_not_wanted_again(data: Path, tmp_path: Path) -> None:
+    network = keepmap.build_model("unet", channels=3, classes=3, widths=(4, 6, 8), deep=1)
+    lines: list[str] = []
+
+    class Lines(Silent):
+        def say(self, text: str) -> None:
+            lines.append(text)
+
+    run = keepmap.train(data / "images", data / "masks", tmp_path / "run", network=network, progress=Lines(), **SHORT)
+    assert "network unet: the object that was handed over as network=" in lines
+    assert "loss    of 2 heads, weighted 1, 0; the first is the one that predicts" in lines
+    assert (run.plan.network, run.plan.options["deep"]) == ("unet", 1)
+    assert keepmap.load(run.path).runtime.classes == 3
+
+
+def test_an_interrupt_of_an_own_run_says_how_to_go_on(
+    data: Path, own_run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepmap.api.go_on", lambda *_: (_Steps(object()), Position(step=3, signal=2)))
+    with pytest.raises(Interrupted) as caught:
+        keepmap.train(out=own_run.path, resume=True, network=Own())
+    assert caught.value.do == f'keepmap.train(out="{own_run.path}", resume=True, network=...)'
 
 
 def test_the_demo_leaves_a_picture_and_a_run(tmp_path: Path) -> None:

@@ -37,5 +37,12 @@ def test_own_loss_loop_learns() -> None:
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
 
 
+def test_own_network(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load("own_network").main(tmp_path, "12s")
+    assert "mean IoU 0." in capsys.readouterr().out
+    image = np.asarray(Image.open(tmp_path / "test" / "images" / "cells_000.png"))
+    assert np.asarray(Image.open(tmp_path / "prediction.png")).shape == image.shape[:2]
+
+
 def test_every_example_is_run_here() -> None:
-    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"train_and_predict", "own_loss_loop"}
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == {"train_and_predict", "own_loss_loop", "own_network"}

@@ -41,6 +41,7 @@ from keepmap.reporting import draw_comparisons
 from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.torch_runtime import Runtime
+from keepmap.training.loop import Position
 from keepmap.training.session import begin, go_on
 from keepmap.weights.importing import import_file
 
@@ -96,6 +97,7 @@ def train(
     weights: str = "auto",
     offline: bool = False,
     init: str | None = None,
+    network: Segmenter | None = None,
     time: str | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -111,8 +113,12 @@ def train(
     set: options of the network that `model` names, as `build_model` takes them: set={"skips": 0} for FCN-32s.
     weights: auto, imagenet (fetched into the cache unless offline), none, or a file of a classifier of the encoder.
     init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
+    network: an object in place of `model`; a copy is trained, from the weights it has. The RUN can build one of keepmap
+    again. Of your own `nn.Module`, one that passes `check_segmenter`, it holds the weights and the name of the class:
+    it is needed again as network= wherever the RUN is used.
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
-    Raises DataError with everything that is wrong before the first step, Interrupted after Ctrl-C (the state is saved).
+    Raises DataError with everything that is wrong before the first step, ContractError for an object that is no
+    network, Interrupted after Ctrl-C (the state is saved).
     """
     options = from_arguments(TrainOptions, locals())
     show = progress or Silent()
@@ -122,25 +128,41 @@ def train(
     if resume:
         if images is not None or masks is not None or options != TrainOptions():
             raise OptionError("--resume takes no folders and no options: the RUN knows them.", do=f"-o {out} --resume")
-        plan, position = go_on(run, show)
+        plan, position = go_on(run, show, network)
     elif images is None or masks is None:
         raise OptionError("Images and masks are needed.", expected="IMAGES MASKS -o RUN, or -o RUN --resume")
     else:
-        plan, position = begin(Path(images), Path(masks), run, options, show)
+        plan, position = begin(Path(images), Path(masks), run, options, show, network)
+    return _ended(run, plan, position, own=network is not None)
+
+
+def _ended(run: RunFolder, plan: Plan, position: Position, *, own: bool) -> Run:
     if position.signal:
+        foreign = own and run.read_config().foreign
+        again = f'keepmap.train(out="{run.path}", resume=True, network=...)' if foreign else ""
         raise Interrupted(
             f"Interrupted after step {position.step} of {plan.steps}; the state is saved.",
-            signal=position.signal, do=f"keepmap train -o {out} --resume",
+            signal=position.signal, do=again or f"keepmap train -o {run.path} --resume",
         )  # fmt: skip
     return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
 
 
-def load(path: StrPath, *, device: str = "auto", precision: Precision = "auto", memory: str | None = None) -> Predictor:
-    """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError."""
+def load(
+    path: StrPath,
+    *,
+    network: Segmenter | None = None,
+    device: str = "auto",
+    precision: Precision = "auto",
+    memory: str | None = None,
+) -> Predictor:
+    """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError.
+
+    network: for a RUN of a network of your own, an object like the one that was trained; it is left as it is.
+    """
     use_cpu()
-    network, config = RunFolder(Path(path)).load_network()
+    trained, config = RunFolder(Path(path)).load_network(network)
     where = resolve_device(device)
-    runtime = Runtime(network, device=where, precision=resolve_precision(precision, where))
+    runtime = Runtime(trained, device=where, precision=resolve_precision(precision, where))
     limit = int(parse_size(memory)) if memory else None
     return Predictor(runtime, config.labels, memory_bytes=limit, dtype=config.dtype)
 
@@ -153,6 +175,7 @@ def predict(
     overlay: bool = False,
     probabilities: bool = False,
     coarse: bool = False,
+    network: Segmenter | None = None,
     memory: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
@@ -161,10 +184,12 @@ def predict(
     """Masks of image files and folders, of each image's own size with the label values of the training masks.
 
     Writes OUT/<relative stem>.png (.tif for TIFF) and returns these paths. Raises before the first image is predicted
-    where an input is missing, two share one output, or `out` cannot be written.
+    where an input is missing, two share one output, or `out` cannot be written. network: as in `load`.
     """
     options = from_arguments(PredictOptions, locals())
-    predictor = load(run, device=options.device, precision=options.precision, memory=options.memory)
+    predictor = load(
+        run, network=network, device=options.device, precision=options.precision, memory=options.memory
+    )
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
         predictor,
@@ -182,20 +207,24 @@ def evaluate(
     *folders: StrPath,
     classes: str | None = None,
     ignore: str = "auto",
+    network: Segmenter | None = None,
     memory: str | None = None,
     device: str = "auto",
     precision: Precision = "auto",
     progress: Progress | None = None,
 ) -> Scores:
-    """Scores over all pixels: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run."""
+    """Scores over all pixels: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run.
+
+    network: as in `load`.
+    """
     options = from_arguments(EvaluateOptions, locals())
     show = progress or Silent()
     names = read_class_names(Path(options.classes)) if options.classes else None
     if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
         raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:
-        if (memory, device, precision) != (None, "auto", "auto"):
-            raise OptionError("--memory, --device and --precision are for a RUN; nothing is computed here.")
+        if (memory, device, precision, network) != (None, "auto", "auto", None):
+            raise OptionError("--memory, --device, --precision and network= are for a RUN; nothing is computed here.")
         return evaluate_folders(Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, progress=show)
     if len(folders) != 2:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
@@ -204,7 +233,9 @@ def evaluate(
             "A RUN brings its own classes and ignored value.",
             do="leave out --classes and --ignore, or predict first and evaluate PREDICTIONS MASKS with them",
         )
-    predictor = load(source, device=options.device, precision=options.precision, memory=options.memory)
+    predictor = load(
+        source, network=network, device=options.device, precision=options.precision, memory=options.memory
+    )
     return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), progress=show)
 
 

@@ -23,20 +23,24 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json, write_text
 from keepmap.data.labels import LabelSet
-from keepmap.errors import OutputError, RunError
+from keepmap.errors import OptionError, OutputError, RunError
+from keepmap.networks.candidate import Segmenter, candidate
 from keepmap.networks.catalogue import build_network
-from keepmap.networks.network import Network
 
 FORMAT = 1
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What config.json holds. channels and dtype: of the images that the network was trained on."""
+    """What config.json holds. channels and dtype: of the images that the network was trained on.
+
+    network: its name in the catalogue; where it is `foreign`, a network of the user's own, that of its class, which is
+    for messages alone: nothing is ever imported by it.
+    """
 
     network: str
     options: dict[str, Any]
@@ -44,6 +48,7 @@ class RunConfig:
     dtype: str
     labels: LabelSet
     version: str
+    foreign: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,7 +152,7 @@ class RunFolder:
         if kept != lines:
             write_text(self.metrics_file, "".join(kept))
 
-    def load_matching(self, network: Network) -> list[str]:
+    def load_matching(self, network: nn.Module) -> list[str]:
         """Load into `network` every tensor of the model that matches in name and shape; return what did not match.
 
         The normalisation is left as it is: it belongs to the data. Raises RunError where the folder has no model.
@@ -159,12 +164,37 @@ class RunFolder:
         network.load_state_dict(fits, strict=False)
         return sorted({name for name in (*own, *tensors) if name not in ("mean", "std")} - set(fits))
 
-    def load_network(self) -> tuple[Network, RunConfig]:
-        """The network with its best weights, in eval mode on the CPU. Raises RunError."""
+    def make_network(self, config: RunConfig, given: Segmenter | None = None) -> Any:
+        """The network of the RUN with other weights: built by its name, or a copy of the object `given`.
+
+        Raises RunError where the RUN needs an object and gets none or one for other data, OptionError where it gets
+        one that it does not need, ContractError where that is no network.
+        """
+        name, channels, classes = config.network, config.channels, config.labels.count
+        if not config.foreign:
+            if given is not None:
+                raise OptionError(f"{self.path} knows its network, {name}, itself.", do="leave network= out")
+            return build_network(name, channels=channels, classes=classes, options=config.options)
+        if given is None:
+            raise RunError(
+                f"{self.path} holds the weights of a network of your own, not the network.",
+                found=f"weights of the class {name}, and no object of it", expected=f"network={name}(...)",
+                do="use the RUN from Python: load, predict, evaluate and train with resume=True take network=; "
+                "the command line cannot",
+            )  # fmt: skip
+        own = candidate(given)
+        if (own.channels, own.classes) != (channels, classes):
+            raise RunError(
+                f"network= is made for other data than {self.path}.",
+                found=f"channels={own.channels}, classes={own.classes}",
+                expected=f"{channels=}, {classes=}", do=f"hand over the {name} that was trained",
+            )  # fmt: skip
+        return own.module
+
+    def load_network(self, given: Segmenter | None = None) -> tuple[Any, RunConfig]:
+        """The network with its best weights, in eval mode on the CPU; `given` as in `make_network`. Raises as that."""
         config = self.read_config()
-        network = build_network(
-            config.network, channels=config.channels, classes=config.labels.count, options=config.options
-        )
+        network = self.make_network(config, given)
         if not self.model_file.exists():
             raise RunError(
                 f"{self.path} has no model yet.",
@@ -189,7 +219,13 @@ def _known(line: str, step: int, validated: int) -> bool:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> None:
     """Write tensors and a JSON header so that `path` holds the old or the whole new file. Raises OutputError."""
-    plain = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    plain: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in tensors.items():
+        held = tensor.detach().to("cpu").contiguous()
+        place = held.untyped_storage().data_ptr()
+        plain[name] = held.clone() if place in seen else held  # tied weights: the format has no shared memory
+        seen.add(place)
     try:
         path.parent.mkdir(exist_ok=True)
         with whole_file(path) as partial:

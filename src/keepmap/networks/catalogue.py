@@ -50,6 +50,11 @@ def build_network(name: str, *, channels: int, classes: int, options: Mapping[st
     return NETWORKS[name][1](built_from)
 
 
+def is_listed(network: object) -> bool:
+    """Whether `network` is of a class in NETWORKS itself, so that `network_recipe` knows how to build it again."""
+    return any(type(network) is kind for _, kind in NETWORKS.values())
+
+
 def network_recipe(network: Network) -> tuple[str, dict[str, Any]]:
     """(name, options): what `build_network` needs, beside channels and classes, to build it again. JSON-ready."""
     name = next(name for name, (_, kind) in NETWORKS.items() if type(network) is kind)

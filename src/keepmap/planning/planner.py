@@ -74,6 +74,7 @@ class Choice:
     """A network by name with its options, where its weights start, how its input is normalised, and why.
 
     encoder: the encoder that `pretrained` is about, "" for a network without one.
+    because_mean: where mean and deviation come from.
     """
 
     network: str
@@ -89,8 +90,7 @@ class Choice:
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
     """The network that the options name, or for auto the best that the data and the weights at hand allow."""
     name = "encoder_unet" if wanted.model == "auto" else wanted.model
-    floor = _LEAST_DEVIATION * max(figures.deviation)
-    data = (figures.mean, tuple(max(d, floor) for d in figures.deviation))
+    data = normalisation(figures)
     if here.begun is not None and (wanted.model, wanted.encoder, wanted.weights) == ("auto", "auto", "auto"):
         return Choice(*here.begun, False, *data, "the network of --init")
     if name not in (*_OVER_ENCODERS, *_ENCODERS):
@@ -110,6 +110,12 @@ def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) 
         other = f"{reason}: those of the weights are for 8-bit RGB, not {figures.channels} channels of {figures.dtype}"
         reason = "what the ImageNet weights were trained with" if rgb else other
     return Choice(name, options, pretrained, *data, f"{because}, {start}", encoder, reason)
+
+
+def normalisation(figures: Fingerprint) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """(mean, deviation) of each channel by which images like these are normalised."""
+    floor = _LEAST_DEVIATION * max(figures.deviation)
+    return figures.mean, tuple(max(d, floor) for d in figures.deviation)
 
 
 def _no_encoder(wanted: TrainOptions) -> OptionError:

@@ -6,16 +6,15 @@ Knows one forward pass: not how an image is read, cut into tiles or written, nor
 from __future__ import annotations
 
 import copy
-from math import ceil, prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from keepmap import resources
 from keepmap.errors import KeepmapError, OptionError
-from keepmap.networks.describe import peak_bytes
+from keepmap.networks.footprint import memory_of
 from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.protocols import Array
@@ -26,35 +25,48 @@ Output = Literal["labels", "probabilities", "logits"]
 
 _ARGMAX_BYTES = 8 << 20
 """Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
-_PROBE = 4096
-"""Strides along each side of the image whose memory per padded pixel stands for all images."""
+
+
+class _AsTrained(nn.Module):
+    """A network of the user's own: raw values as floats, float32 weights, autocast for bfloat16."""
+
+    def __init__(self, network: nn.Module, device: str, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self._device, self._dtype = network, device, dtype
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(self._device, torch.bfloat16, enabled=self._dtype == torch.bfloat16):
+            logits: Tensor = self.network(x.float())
+            return logits
 
 
 class Runtime:
     """Runs a private copy of a network in eval mode; safe to share between threads.
 
-    network:   its weights are copied now; later changes to it are not seen.
+    network:   an `nn.Module` that is a Segmenter. Its weights are copied now; later changes to it are not seen. One
+               that is no Network computes as it was trained: on floats, in bfloat16 under autocast.
     device:    "auto", "cpu", "cuda" or "mps"; precision: "auto", "float32" or "bfloat16" (see `resources`).
     Raises TypeError naming a layer whose reach or memory is unknown.
     """
 
-    def __init__(self, network: Network, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(self, network: Any, *, device: str = "auto", precision: str = "auto") -> None:
         self.device = resources.resolve_device(device)
         self.precision = resources.resolve_precision(precision, self.device)
         dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
-        private = fold_batch_norms(copy.deepcopy(network).eval().requires_grad_(False).float())
-        private.to(self.device, dtype)
-        if (self.device, self.precision) == ("cpu", "bfloat16"):
-            use_winograd(private)
-        self._network: Network = private.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        private = copy.deepcopy(network).eval().requires_grad_(False).float()
+        if isinstance(private, Network):
+            fold_batch_norms(private).to(self.device, dtype)
+            if (self.device, self.precision) == ("cpu", "bfloat16"):
+                use_winograd(private)
+        else:
+            private = _AsTrained(private, self.device, dtype)
+        self._network: nn.Module = private.to(self.device).to(memory_format=torch.channels_last)
         self.channels: int = network.channels
         self.classes: int = network.classes
-        self.stride = network.stride
-        self.reach = network.reach
-        self.local = network.local
-        probe = (_PROBE * network.stride, _PROBE * network.stride)
-        peak = peak_bytes(network, probe, bytes_per_value=dtype.itemsize)
-        self._bytes_per_pixel = peak / prod(network.padded(probe))
+        self.stride: int = network.stride
+        self.reach: tuple[int, int] = network.reach
+        self.local: bool = network.local
+        self._memory = memory_of(network, bytes_per_value=dtype.itemsize)
 
     @property
     def label_dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int16]:
@@ -63,7 +75,7 @@ class Runtime:
 
     def peak_bytes(self, height: int, width: int) -> int:
         """Bytes that one forward pass of one image of (height, width) pixels needs at its peak, about."""
-        return ceil(self._bytes_per_pixel * prod(self._network.padded((height, width))))
+        return self._memory(height, width)
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated where the network computes."""

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 import statistics
+from typing import Any
 
 import torch
 
-from keepmap.networks.describe import parameters, peak_bytes
-from keepmap.networks.network import Network
+from keepmap.networks.describe import parameters
+from keepmap.networks.footprint import training_bytes
 from keepmap.planning.plan import Cost
 from keepmap.resources import Stopwatch
 from keepmap.training.engine import Engine
@@ -21,9 +22,10 @@ _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments of the optimiser, each float32."""
 
 
-def measure_step(network: Network, crop: int, batch: int, *, device: str, precision: str, limit: float) -> Cost:
-    """Median seconds of a step at `batch` crops of `crop` pixels, and the bytes that it needs at its peak, computed.
+def measure_step(network: Any, crop: int, batch: int, *, device: str, precision: str, limit: float) -> Cost:
+    """Median seconds of a step at `batch` crops of `crop` pixels, and the bytes that it needs at its peak.
 
+    network: an `nn.Module` that is a Segmenter. The bytes are computed, or counted where its layers are not known.
     limit: seconds after which no further step is begun; at least one is timed, the first is not where there are more.
     """
     engine = Engine(copy.deepcopy(network), device=device, precision=precision, weight_decay=0.0)
@@ -38,5 +40,5 @@ def measure_step(network: Network, crop: int, batch: int, *, device: str, precis
         seconds.append(watch.seconds)
     timed = seconds[min(_WARM, len(seconds) - 1) :]
     width = 2 if precision == "bfloat16" else 4
-    activations = batch * peak_bytes(network, (crop, crop), bytes_per_value=width, training=True)
+    activations = batch * training_bytes(network, (crop, crop), bytes_per_value=width)
     return Cost(statistics.median(timed), activations + _BYTES_PER_PARAMETER * parameters(network))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
@@ -22,7 +23,8 @@ from keepmap.data.scan import FileFacts, scan
 from keepmap.data.split import hold_out
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
-from keepmap.networks.catalogue import NETWORKS, build_network, network_config
+from keepmap.networks.candidate import Segmenter
+from keepmap.networks.catalogue import NETWORKS, build_network, is_listed, network_config
 from keepmap.networks.encoders import check_encoder
 from keepmap.networks.network import Network
 from keepmap.networks.timm_encoder import PREFIX
@@ -36,6 +38,7 @@ from keepmap.resources import Stopwatch, free_memory, resolve_device, resolve_pr
 from keepmap.runs import FORMAT, RunConfig, RunFolder
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
+from keepmap.training.given import adopt, choose_given
 from keepmap.training.lock import locked
 from keepmap.training.loop import Position, fit
 from keepmap.training.measure import measure_step
@@ -77,11 +80,20 @@ class Parts:
 
 
 def begin(
-    images: Path, masks: Path, run: RunFolder, options: TrainOptions, progress: Progress
+    images: Path,
+    masks: Path,
+    run: RunFolder,
+    options: TrainOptions,
+    progress: Progress,
+    given: Segmenter | None = None,
 ) -> tuple[Plan, Position]:
-    """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made."""
+    """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made.
+
+    given: the network to train a copy of, in place of one that the options or the plan choose.
+    """
     watch, budget = Stopwatch(), _budget(options)
     device = _checked(options)
+    own = None if given is None else adopt(given, options)
     run.check_free()
     names = read_class_names(Path(options.classes)) if options.classes else None
     parts, split = _read(images, masks, names, options, progress)
@@ -91,18 +103,24 @@ def begin(
         before = RunFolder(Path(options.init)).read_config()
         here = replace(here, begun=(before.network, before.options))
     figures = fingerprint(parts.train, parts.labels)
-    choice = _as_set(choose_network(figures, options, here), options)
-    network = _build(choice, figures.channels, parts.labels, options, progress)
+    if own is None:
+        choice = _as_set(choose_network(figures, options, here), options)
+        network: Any = _build(choice, figures.channels, parts.labels, options, progress)
+        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
+    else:
+        choice, network = choose_given(own, figures, parts.labels.count), own
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
-    choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
     _say_network(choice.network, choice.options, choice.because, progress)
     limit = _MEASURING * budget
     measure = partial(measure_step, network, device=here.device, precision=here.precision, limit=limit)
     plan = make_plan(
         choice, figures, options, here, seconds_left=lambda: budget - _MARGIN - watch.seconds, measure=measure
     )
-    config = RunConfig(choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__)
+    config = RunConfig(
+        choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__,
+        foreign=not is_listed(network),
+    )  # fmt: skip
     run.create()
     with locked(run, progress):
         run.check_new()
@@ -112,19 +130,24 @@ def begin(
         return plan, _train(network, plan, parts, run, progress)
 
 
-def go_on(run: RunFolder, progress: Progress) -> tuple[Plan, Position]:
-    """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts."""
+def go_on(run: RunFolder, progress: Progress, given: Segmenter | None = None) -> tuple[Plan, Position]:
+    """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts.
+
+    given: a network of the user's own that the RUN was begun with.
+    """
     config = run.read_config()
     if not run.plan_file.is_file():
         raise RunError(
             f"{run.path} was not trained here, so there is no training to go on with.", found="no plan.json in it",
             do=f"keepmap train IMAGES MASKS -o NEW --init {run.path}",
         )  # fmt: skip
+    use_cpu()
+    network = run.make_network(config, given)
     with locked(run, progress):
-        return _go_on(run, config, progress)
+        return _go_on(run, config, network, progress)
 
 
-def _go_on(run: RunFolder, config: RunConfig, progress: Progress) -> tuple[Plan, Position]:
+def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) -> tuple[Plan, Position]:
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
     if not run.last_file.is_file():
@@ -142,11 +165,7 @@ def _go_on(run: RunFolder, config: RunConfig, progress: Progress) -> tuple[Plan,
             expected=f"the {len(split.train)} + {len(split.validation)} images and the labels of before",
             do="restore the folders, or begin a new RUN",
         )
-    use_cpu()
     _say_network(config.network, config.options, plan.because["network"], progress)
-    network = build_network(
-        config.network, channels=config.channels, classes=config.labels.count, options=config.options
-    )
     return plan, _train(network, plan, parts, run, progress)
 
 
@@ -260,10 +279,10 @@ def _build(choice: Choice, channels: int, labels: LabelSet, options: TrainOption
     return network
 
 
-def _begin_from(source: RunFolder, network: Network, progress: Progress) -> None:
+def _begin_from(source: RunFolder, network: nn.Module, progress: Progress) -> None:
     """Load what matches of another RUN, and say what did not. Raises OptionError where nothing matches."""
     rest = source.load_matching(network)
-    own = len(network.state_dict()) - 2
+    own = len(network.state_dict().keys() - {"mean", "std"})
     missing = len([name for name in rest if name in network.state_dict()])
     if missing == own:
         raise OptionError(
@@ -299,7 +318,7 @@ def _say_plan(plan: Plan, engine: Engine, progress: Progress) -> None:
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
-def _train(network: Network, plan: Plan, parts: Parts, run: RunFolder, progress: Progress) -> Position:
+def _train(network: Any, plan: Plan, parts: Parts, run: RunFolder, progress: Progress) -> Position:
     limit = free_memory() // 4
     store = SampleStore(parts.train, parts.labels, limit)
     held_out = SampleStore(parts.validation, parts.labels, limit // 4)

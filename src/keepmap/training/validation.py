@@ -5,15 +5,16 @@ Knows no optimiser and keeps nothing between calls.
 
 from __future__ import annotations
 
+from typing import Any
+
 from keepmap.data.labels import LabelSet
 from keepmap.data.store import SampleStore
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
-from keepmap.networks.network import Network
 from keepmap.runtime.torch_runtime import Runtime
 
 
-def validate(network: Network, store: SampleStore, labels: LabelSet, *, device: str, precision: str) -> Scores:
+def validate(network: Any, store: SampleStore, labels: LabelSet, *, device: str, precision: str) -> Scores:
     """Scores over all pixels of the images in `store`, at their own size. The network is left as it was."""
     predictor = Predictor(Runtime(network, device=device, precision=precision), labels)
     matrix = ConfusionMatrix(labels.count)

@@ -169,6 +169,10 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
     return plan, _train(network, plan, parts, run, progress)
 
 
+def _as_typed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+
+
 def _budget(options: TrainOptions) -> float:
     """Seconds of --time. Raises OptionError where time, steps and epochs are given together, or one is absurd."""
     given = {name: getattr(options, name) for name in ("time", "steps", "epochs")}
@@ -231,7 +235,7 @@ def _as_set(choice: Choice, options: TrainOptions) -> Choice:
     """The choice with what --set says of the network."""
     if not options.set:
         return choice
-    said = ", ".join(f"--set {name}={value}" for name, value in options.set.items())
+    said = ", ".join(f"--set {name}={_as_typed(value)}" for name, value in options.set.items())
     return replace(choice, options={**choice.options, **options.set}, because=f"{choice.because}, {said}")
 
 

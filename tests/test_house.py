@@ -84,9 +84,14 @@ def misplaced(part: str, tree: ast.AST) -> set[str]:
     return {other for other in imported_parts(tree) if other != part and _line(other) >= _line(part)}
 
 
-def too_long(tree: ast.AST) -> list[str]:
-    """Names of functions over the line budget."""
-    return [f.name for f in _functions(tree) if (f.end_lineno or 0) - f.lineno + 1 > FUNCTION_LINES]
+def too_long(tree: ast.AST, exempt: frozenset[str] = frozenset()) -> list[str]:
+    """Names of functions over the line budget; of an exempt one the signature does not count."""
+    found = []
+    for function in _functions(tree):
+        first = function.body[0].lineno if function.name in exempt else function.lineno
+        if (function.end_lineno or 0) - first + 1 > FUNCTION_LINES:
+            found.append(function.name)
+    return found
 
 
 def too_many_parameters(tree: ast.AST, exempt: frozenset[str] = frozenset()) -> list[str]:
@@ -195,7 +200,7 @@ def test_budgets(path: Path) -> None:
     tree = _tree(path)
     exempt = frozenset(keepmap.__all__) if _name(path) == "api.py" else frozenset()
     assert len(path.read_text(encoding="utf-8").splitlines()) <= FILE_LINES
-    assert not too_long(tree)
+    assert not too_long(tree, exempt)
     assert not too_many_parameters(tree, exempt)
 
 

@@ -162,14 +162,14 @@ def test_a_network_of_keepmap_is_known_by_its_recipe_and_normalised_once() -> No
     assert (network.mean.tolist(), network.std.tolist()) == ([40.0], [30.0])
     network.set_normalisation([7.0], [3.0])
     choice = choose_given(network, GREY, 2)
-    assert (choice.mean, choice.deviation, choice.source) == ((7.0,), (3.0,), "the network that was handed over")
+    assert (choice.mean, choice.deviation, choice.because_mean) == ((7.0,), (3.0,), "the network that was handed over")
     assert network.mean.tolist() == [7.0]
 
 
 def test_a_foreign_network_gets_raw_values() -> None:
     choice = choose_given(tiny(), GREY, 2)
     assert (choice.network, choice.options, choice.mean) == ("Tiny", {}, (40.0,))
-    assert "raw values" in choice.source
+    assert "raw values" in choice.because_mean
 
 
 def test_it_is_trained_saved_and_wanted_again(folders: tuple[Path, Path], tmp_path: Path) -> None:

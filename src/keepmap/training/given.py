@@ -66,7 +66,8 @@ def choose_given(network: Any, figures: Fingerprint, classes: int) -> Choice:
             source = "the network that was handed over"
         network.set_normalisation(mean, deviation)
     name, options = network_recipe(network) if is_listed(network) else (type(network).__name__, {})
-    return Choice(name, options, False, mean, deviation, "the object that was handed over as network=", because_mean=source)
+    because = "the object that was handed over as network="
+    return Choice(name, options, False, mean, deviation, because, because_mean=source)
 
 
 def _default(name: str) -> Any:

@@ -5,7 +5,7 @@ Computes from the steps of the core alone: no weights are copied and no data flo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil, prod
 from typing import Any
@@ -64,7 +64,7 @@ class LevelRow:
     reach:            (before, after) in pixels of the image that this value depends on.
     skip_bytes:       held for the expanding path while the deeper levels are computed.
     inference_bytes:  the most that this level holds at one moment of a forward pass, skip included.
-    training_bytes:   what this level keeps for the backward pass, skip included where it is kept.
+    training_bytes:   what this level keeps between forward and backward, skip included where it is kept.
     """
 
     level: int
@@ -116,7 +116,7 @@ def describe(network: Network, size: tuple[int, int], *, bytes_per_value: int = 
     strides = [field.stride for field in values.fields]
     deepest = strides.index(max(strides))
     turn = max(index for index, stride in enumerate(strides) if stride == max(strides))
-    kept = _kept(values, bytes_per_value)
+    kept = _kept_between(network, values, bytes_per_value)
     live = [values.live(index) for index in range(len(values.steps))]
     rows = []
     for level, stride in enumerate(sorted(set(strides))):
@@ -144,7 +144,8 @@ def peak_bytes(network: Network, size: tuple[int, int], *, bytes_per_value: int 
     """The most bytes that one image of `size` (H, W) pixels holds at once in a pass, the weights and theirs left out.
 
     bytes_per_value: of a feature map, 4 for float32, 2 for bfloat16 (raw and normalised values are float32 anyway).
-    training:        forward and backward: also what is kept, with gradients that live as long as their values.
+    training:        forward and backward: also what is kept, with gradients that live as long as their values; where
+                     the network recomputes its parts, what one of them keeps at a time.
     An upper bound: what must reorder its input, a convolution that is not channels_last or a group norm that is, needs
     more.
     """
@@ -152,10 +153,13 @@ def peak_bytes(network: Network, size: tuple[int, int], *, bytes_per_value: int 
     pixels = prod(network.padded(size))
     raw = 4 * network.channels * pixels
     live = [sum(values.sizes[buffer] for buffer in values.live(index)) for index in range(len(values.steps))]
-    forward = max(held + _fitted(values, index) for index, held in enumerate(live))
+    peaks = [held + _fitted(values, index) for index, held in enumerate(live)]
     if training:
-        forward += sum(_kept(values, bytes_per_value).values())
-    return raw + max(forward, 2 * raw)
+        kept = _kept_between(network, values, bytes_per_value)
+        again = _kept_again(values, bytes_per_value, kept) if network.checkpointing else {}
+        always = sum(kept.values())
+        peaks = [always + again.get(step.part, 0) + peak for step, peak in zip(values.steps, peaks, strict=True)]
+    return raw + max(*peaks, 2 * raw)
 
 
 def parameters(network: nn.Module) -> int:
@@ -203,14 +207,39 @@ def _end(steps: list[Step], call: str | None) -> int:
     return max((index for index, step in enumerate(steps) if call in step.scopes), default=-1)
 
 
-def _kept(values: _Values, bytes_per_value: int) -> dict[int, int]:
-    """Bytes kept for the backward pass, by buffer: what convolutions, norms and pools take, and what ReLUs return.
+def _kept_between(network: Network, values: _Values, bytes_per_value: int) -> dict[int, int]:
+    """Bytes kept from the forward to the backward pass, by buffer; of parts that are recomputed only what they take."""
+    every = range(len(values.steps))
+    if not network.checkpointing:
+        return _kept(values, bytes_per_value, every)
+    kept = _kept(values, bytes_per_value, [index for index in every if not values.steps[index].part])
+    for step in values.steps:
+        for source in step.inputs:
+            if step.part and step.part != values.steps[source].part:
+                buffer = values.buffers[source]
+                kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
+    return kept
 
-    Beside its values a pooling keeps where each maximum was, and dropout keeps what it multiplied with.
+
+def _kept_again(values: _Values, bytes_per_value: int, between: Mapping[int, int]) -> dict[int, int]:
+    """Bytes that each part keeps once it is recomputed, beside those kept all the time."""
+    steps = values.steps
+    kept = {}
+    for part in {step.part for step in steps} - {0}:
+        own = _kept(values, bytes_per_value, [index for index, step in enumerate(steps) if step.part == part])
+        kept[part] = sum(max(0, count - between.get(buffer, 0)) for buffer, count in own.items())
+    return kept
+
+
+def _kept(values: _Values, bytes_per_value: int, chosen: Iterable[int]) -> dict[int, int]:
+    """Bytes that the steps `chosen` keep, by buffer: what convolutions, norms and pools take, and what ReLUs return.
+
+    Beside its values a pooling keeps where each maximum was, dropout what it multiplied with, ReLU6 a copy of its input.
     """
     kept: dict[int, int] = {}
     beside: list[tuple[int, int]] = []
-    for index, step in enumerate(values.steps):
+    for index in chosen:
+        step = values.steps[index]
         for source in step.inputs if isinstance(step.layer, _KEEP_INPUTS) else ():
             buffer = values.buffers[source]
             kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
@@ -219,7 +248,7 @@ def _kept(values: _Values, bytes_per_value: int) -> dict[int, int]:
             kept[buffer] = max(kept.get(buffer, 0), values.sizes[buffer])
         if isinstance(step.layer, POOLS):
             beside.append((index, values.sizes[index] // bytes_per_value * _INDEX_BYTES))
-        if isinstance(step.layer, nn.Dropout):
+        if isinstance(step.layer, (nn.Dropout, nn.ReLU6)):
             beside.append((index, values.sizes[index]))
     for index, count in beside:
         kept[index] = kept.get(index, 0) + count

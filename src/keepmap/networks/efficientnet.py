@@ -10,6 +10,7 @@ from collections import OrderedDict
 from torch import Tensor, nn
 
 from keepmap.networks.layers import ACTIVATION, NORM, DepthwiseConv, Encoder, conv, pad
+from keepmap.networks.recompute import in_turn, recomputed
 
 _STAGES = (
     (3, 1, 1, 16, 1),
@@ -70,10 +71,10 @@ class EfficientNetLite0(Encoder):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps of stride 2, 4, 8, 16 and 32."""
-        x = self.stem(x)
+        x = recomputed(self, in_turn(self.stem), [x])
         features = []
         for index, block in enumerate(self.blocks):
-            x = block(x)
+            x = recomputed(self, in_turn(block), [x])
             if index in _FEATURES:
                 features.append(x)
         return features

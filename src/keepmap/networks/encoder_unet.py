@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -16,7 +17,8 @@ from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
 from keepmap.networks.layers import Crop, DoubleConv, Encoder, Up, Upsample, score, upsampling
-from keepmap.networks.network import Network
+from keepmap.networks.network import CHECKPOINTING, Network
+from keepmap.networks.recompute import in_turn, recomputed
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class EncoderUNetConfig:
         "just the skip, for imported weights",
     )
     head_kernel: Literal[1, 3] = option(1, "kernel of the last convolution, pixels; 3 for imported weights")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class EncoderUNet(Network):
@@ -51,7 +54,7 @@ class EncoderUNet(Network):
     config: EncoderUNetConfig
 
     def __init__(self, config: EncoderUNetConfig) -> None:
-        encoder = build_encoder(config.encoder, config.channels)
+        encoder = build_encoder(config.encoder, config.channels, checkpointing=config.checkpointing)
         _check(config, encoder)
         super().__init__(config, stride=encoder.strides[-1])
         widths = config.widths
@@ -71,19 +74,29 @@ class EncoderUNet(Network):
 
     def core(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> logits (N, K, *S)."""
-        skips = [] if self.stem is None else [self.stem(x)]
+        skips = [] if self.stem is None else [recomputed(self, in_turn(self.stem), [x])]
         finest = [x] if self.trim is not None else []
         skips.extend(self.encoder(x))
-        x = skips.pop()
-        for up, merge, joined in zip(self.up, self.merge, self.joined, strict=True):
-            x = up(x)
-            if self.trim is not None:
-                x = self.trim(x, skips[-1] if skips else finest.pop())
-            if joined:
-                x = torch.cat([skips.pop(), x], 1)
-            x = merge(x)
-        logits: Tensor = self.head(x)
+        del x
+        for index, joined in enumerate(self.joined):
+            values = [skips.pop(), *([skips.pop()] if joined else finest)]
+            skips.append(recomputed(self, partial(self._rise, index), values))
+        logits: Tensor = self.head(skips.pop())
         return logits
+
+    def _rise(self, index: int, values: list[Tensor]) -> Tensor:
+        """The value of a level on the way up, of the one below it and of its skip, if any; both leave the list.
+
+        Where maps are cut to the extent of a skip, the finest level without one takes the image in its place.
+        """
+        skip = values.pop() if len(values) > 1 else None
+        x = self.up[index](values.pop())
+        if skip is not None:
+            x = x if self.trim is None else self.trim(x, skip)
+            x = torch.cat([skip, x], 1) if self.joined[index] else x
+        del skip
+        merged: Tensor = self.merge[index](x)
+        return merged
 
     def padded(self, size: Sequence[int]) -> tuple[int, ...]:
         """The extent that `core` sees: multiples of the stride; with `resize` the image's own, one stride at the least.

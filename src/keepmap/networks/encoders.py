@@ -32,12 +32,21 @@ def check_encoder(name: str) -> None:
         raise OptionError(f"There is no encoder {name}.", found=name, expected=expected)
 
 
-def build_encoder(name: str, channels: int) -> Encoder:
+def build_encoder(name: str, channels: int, *, checkpointing: bool = False) -> Encoder:
     """The encoder called `name` for images of `channels` channels, weights random.
 
-    name: of ENCODERS, or `timm:NAME` for a network of timm. Raises OptionError, and MissingPackage without timm.
+    name: of ENCODERS, or `timm:NAME` for a network of timm. checkpointing: as of every network (see `recompute`).
+    Raises OptionError, and MissingPackage without timm.
     """
     check_encoder(name)
     if name.startswith(PREFIX):
-        return TimmEncoder(name.removeprefix(PREFIX), channels)
-    return ENCODERS[name](channels)
+        encoder: Encoder = TimmEncoder(name.removeprefix(PREFIX), channels)
+    else:
+        encoder = ENCODERS[name](channels)
+    if checkpointing and not encoder.recomputes:
+        raise OptionError(
+            "An encoder of timm cannot recompute its parts.", found=f"{name} with checkpointing",
+            do="choose an encoder of keepmap, or leave checkpointing out",
+        )  # fmt: skip
+    encoder.checkpointing = checkpointing
+    return encoder

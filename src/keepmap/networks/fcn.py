@@ -17,6 +17,8 @@ from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
 from keepmap.networks.layers import ACTIVATION, bilinear_weight, conv, conv_norm_act, score, transposed
+from keepmap.networks.network import CHECKPOINTING
+from keepmap.networks.recompute import in_turn, recomputed
 from keepmap.networks.resnet import RESNETS
 from keepmap.networks.score_network import ScoreNetwork
 
@@ -35,6 +37,7 @@ class FCNConfig:
         "new", "new: two convolutions of head_width channels; kept: the 1000 ImageNet classes of a ResNet, as a 1x1 one"
     )
     head_width: int = option(256, "channels of the two convolutions of a new classifier")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class FCN(ScoreNetwork):
@@ -50,7 +53,7 @@ class FCN(ScoreNetwork):
     config: FCNConfig
 
     def __init__(self, config: FCNConfig) -> None:
-        encoder = build_encoder(config.encoder, config.channels)
+        encoder = build_encoder(config.encoder, config.channels, checkpointing=config.checkpointing)
         super().__init__(config, stride=encoder.strides[-1])
         _check(config)
         classes, skips = config.classes, config.skips
@@ -64,7 +67,7 @@ class FCN(ScoreNetwork):
     def coarse(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 32, 16 or 8."""
         features = self.encoder(x)[-1 - self.config.skips :]
-        x = self.head(features.pop())
+        x = recomputed(self, in_turn(self.head), [features.pop()])
         for lift, fused in zip(self.lift, self.score, strict=True):
             x = lift(x) + fused(features.pop())
         return x

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.layers import ACTIVATION, LINEAR, NORM, Upsample, conv, score
+from keepmap.networks.network import CHECKPOINTING
 from keepmap.networks.reach import is_local
+from keepmap.networks.recompute import in_turn, recomputed
 from keepmap.networks.resnet import build_resnet
 from keepmap.networks.score_network import ScoreNetwork
 
@@ -38,6 +40,7 @@ class FCNDilatedConfig:
         "multiple", "multiple: pad to the stride; resize: stretch the scores to the image, as torchvision does"
     )
     width: int = option(64, "channels of the encoder's first convolution; published weights have 64")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class FCNDilated(ScoreNetwork):
@@ -57,14 +60,14 @@ class FCNDilated(ScoreNetwork):
         super().__init__(config, stride=encoder.strides[-1])
         self.score_stride = self.stride
         self.encoder = encoder
+        self.encoder.checkpointing = config.checkpointing
         self.head = _head(encoder.widths[-1], config.classes)
         self.aux = _head(encoder.widths[-2], config.classes) if config.aux else None
         self.up = Upsample(self.stride)
 
     def coarse(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 8."""
-        scores: Tensor = self.head(self.encoder(x)[-1])
-        return scores
+        return recomputed(self, in_turn(self.head), [self.encoder(x)[-1]])
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K, *S) of raw values x (N, C, *S) of any real dtype. Raises ValueError as every network does."""
@@ -76,9 +79,9 @@ class FCNDilated(ScoreNetwork):
         Raises ValueError as `forward` does.
         """
         *_, before, last = self.encoder(self.prepare(x))
-        logits = [self._enlarged(self.head(last), x)]
+        logits = [self._enlarged(recomputed(self, in_turn(self.head), [last]), x)]
         if self.aux is not None:
-            logits.append(self._enlarged(self.aux(before), x))
+            logits.append(self._enlarged(recomputed(self, in_turn(self.aux), [before]), x))
         return logits
 
     @property

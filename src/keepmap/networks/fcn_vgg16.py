@@ -18,7 +18,9 @@ from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.grid import Grid
 from keepmap.networks.layers import ACTIVATION, Crop, Scale, conv, dense_bilinear, score
+from keepmap.networks.network import CHECKPOINTING
 from keepmap.networks.reach import POOLS
+from keepmap.networks.recompute import in_turn, recomputed
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.networks.vgg import VGG, VGGS, WIDTHS
 
@@ -44,6 +46,7 @@ class FCNVGG16Config:
     widths: tuple[int, ...] = option(WIDTHS, "channels of each block of VGG-16, shallow first")
     head_width: int = option(4096, "channels of fc6 and fc7")
     dropout: float = option(0.5, "share of the values of fc6 and of fc7 that training drops")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class FCNVGG16(ScoreNetwork):
@@ -65,6 +68,7 @@ class FCNVGG16(ScoreNetwork):
         self.pad_before = PAD - 1
         self.score_stride = encoder.strides[-1 - skips]
         self.encoder = encoder
+        self.encoder.checkpointing = config.checkpointing
         self.head = _head(config)
         self.scale = nn.ModuleList(Scale(factor) if config.at_once else nn.Identity() for factor in AT_ONCE[:skips])
         self.score = nn.ModuleList(_zero_score(width, classes) for width in config.widths[-2::-1][:skips])
@@ -84,7 +88,7 @@ class FCNVGG16(ScoreNetwork):
     def coarse(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 32, 16 or 8."""
         features = self.encoder(x)
-        x = self.head(features.pop())
+        x = recomputed(self, in_turn(self.head), [features.pop()])
         for lift, scale, fused, trim in zip(self.lift, self.scale, self.score, self.trim, strict=True):
             x = lift(x)
             skip = fused(scale(features.pop()))

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 
 from keepmap.networks.reach import is_local, reach_of
 
+CHECKPOINTING = "recompute each level in the backward pass: less memory in training for a third more time"
+"""What the field `checkpointing` of every network's dataclass says."""
+
 
 class NetworkConfig(Protocol):
     """The two fields that the frozen dataclass of every network has."""
@@ -34,6 +37,7 @@ class Network(nn.Module):
     config: the frozen dataclass that it was built from, to be saved with the weights.
     stride: the total stride in pixels; `core` only ever sees multiples of it, at least two of them.
     mean, std: buffers (C,) float32, the identity until `set_normalisation`; they stay float32 under any cast.
+    checkpointing: whether training recomputes the parts of `core` (see `recompute`); a field of the same name sets it.
 
     A network with a size rule of its own says so in `padded` and in two numbers, from which its reach follows too:
     pad_before:  rows that `pad` puts above (and columns left of) the image.
@@ -49,6 +53,7 @@ class Network(nn.Module):
         super().__init__()
         self.config = config
         self.stride = stride
+        self.checkpointing = bool(getattr(config, "checkpointing", False))
         self.register_buffer("mean", torch.zeros(config.channels))
         self.register_buffer("std", torch.ones(config.channels))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from keepmap.errors import OptionError
 from keepmap.networks.layers import ACTIVATION, NORM, Encoder, conv, pool
+from keepmap.networks.recompute import in_turn, recomputed
 
 
 class BasicBlock(nn.Module):
@@ -120,10 +121,11 @@ class ResNet(Encoder):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps of stride 2, 4, 8, 16 and 32, or less where stages are dilated."""
-        features = [self.relu(self.bn1(self.conv1(x)))]
+        features = [recomputed(self, in_turn(self.conv1, self.bn1, self.relu), [x])]
         x = self.maxpool(features[0])
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = stage(x)
+            for block in stage:
+                x = recomputed(self, in_turn(block), [x])
             features.append(x)
         return features
 

@@ -54,6 +54,8 @@ class TimmEncoder(Encoder):
     Source: Wightman 2019 (PyTorch Image Models).
     """
 
+    recomputes = False
+
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
         timm = load_timm()

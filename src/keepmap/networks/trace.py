@@ -7,6 +7,7 @@ not what the modules do.
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ class Step:
     inputs: positions of the steps that it takes.
     scopes: the calls of modules that it happens in, outermost first, the layer's own included.
     listed: the call that returns it in a list, and so holds it to its end; "" where there is none.
+    part:   number of the part that it belongs to (see `recompute`), from 1; 0 for none.
     """
 
     name: str
@@ -33,12 +35,17 @@ class Step:
     inputs: tuple[int, ...]
     scopes: tuple[str, ...]
     listed: str
+    part: int
 
 
 class _CoreTracer(fx.Tracer):
     """Traces `core` instead of `forward`, down to the modules that contain no others."""
 
     traced_func_name = "core"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.parts = self.part = 0
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return not any(True for _ in m.children())
@@ -49,6 +56,28 @@ class _CoreTracer(fx.Tracer):
             for proxy in returned:
                 proxy.node.meta["listed"] = self.path_of_module(m)
         return returned
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        node = super().create_node(*args, **kwargs)
+        node.meta["part"] = self.part
+        return node
+
+
+def is_traced(value: object) -> bool:
+    """Whether `value` stands for a tensor in a trace."""
+    return isinstance(value, fx.Proxy)
+
+
+def in_part(part: Callable[[list[Any]], Any], values: list[Any]) -> Any:
+    """What `part` makes of `values`, proxies of a trace; all that it does there becomes steps of one part."""
+    tracer = values[0].tracer
+    if not isinstance(tracer, _CoreTracer):
+        return part(values)
+    tracer.parts += 1
+    tracer.part = tracer.parts
+    returned = part(values)
+    tracer.part = 0
+    return returned
 
 
 def steps_of(network: nn.Module) -> list[Step]:
@@ -72,7 +101,8 @@ def steps_of(network: nn.Module) -> list[Step]:
         scopes = tuple(node.meta.get("nn_module_stack", {}))
         listed = node.meta.get("listed", "")
         position[node] = len(steps)
-        steps.append(Step(node.name, kind, layer, tuple(position[source] for source in values), scopes, listed))
+        inputs = tuple(position[source] for source in values)
+        steps.append(Step(node.name, kind, layer, inputs, scopes, listed, node.meta["part"]))
     return steps
 
 

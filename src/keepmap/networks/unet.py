@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import torch
@@ -31,7 +32,8 @@ from keepmap.networks.layers import (
     widened,
 )
 from keepmap.networks.mirror import mirror
-from keepmap.networks.network import Network
+from keepmap.networks.network import CHECKPOINTING, Network
+from keepmap.networks.recompute import in_turn, recomputed
 
 RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
 """Residual blocks of each level of nnU-Net's residual encoders; every deeper level has 6."""
@@ -71,6 +73,7 @@ class UNetConfig:
     attention: bool = option(False, "attention gates on the skips")
     context: bool = option(False, "a global context at the deepest level: every pixel sees the whole image")
     deep: int = option(0, "levels below the finest that have logits of their own, for deep supervision")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class UNet(Network):
@@ -148,12 +151,11 @@ class UNet(Network):
 
     def _contract(self, values: list[Tensor]) -> list[Tensor]:
         """The last value of each level on the way down, shallow first; takes the padded values out of the list."""
-        x = self.stem(values.pop())
+        x = recomputed(self, in_turn(self.stem), values)
         levels = []
         for down in self.down:
             levels.append(x)
-            x = self.pool(x)
-            x = down(x)
+            x = recomputed(self, in_turn(self.pool, down), [x])
         if self.context is not None:
             x = self.context(x)
         levels.append(x)
@@ -162,17 +164,25 @@ class UNet(Network):
     def _expand(self, levels: list[Tensor], deep: int = 0) -> list[Tensor]:
         """The logits of the `deep` levels below the finest, then its own; takes the values of the way down."""
         logits = []
-        x = levels.pop()
-        for index, (up, merge) in enumerate(zip(self.up, self.merge, strict=True)):
-            if self.gate is not None:
-                levels[-1] = self.gate[index](levels[-1], x)
-            x = up(x)
-            x = torch.cat([levels.pop(), x], 1) if self.join is None else self.join(levels.pop(), x)
-            x = merge(x)
-            if 0 < len(levels) <= deep:
-                logits.append(self.deep[len(levels) - 1](x))
-        logits.append(self.head(x))
+        for index in range(len(self.up)):
+            pair = [levels.pop(), levels.pop()]
+            levels.append(recomputed(self, partial(self._rise, index), pair))
+            if 1 < len(levels) <= deep + 1:
+                logits.append(self.deep[len(levels) - 2](levels[-1]))
+        logits.append(self.head(levels.pop()))
         return logits
+
+    def _rise(self, index: int, values: list[Tensor]) -> Tensor:
+        """The value of a level on the way up, of the one below it and of its skip, which it takes out of the list."""
+        skip = values.pop()
+        x = values.pop()
+        if self.gate is not None:
+            skip = self.gate[index](skip, x)
+        x = self.up[index](x)
+        x = torch.cat([skip, x], 1) if self.join is None else self.join(skip, x)
+        del skip
+        merged: Tensor = self.merge[index](x)
+        return merged
 
 
 def residual_encoder(*, channels: int, classes: int, patch: int = 512) -> UNetConfig:

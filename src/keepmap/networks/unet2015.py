@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from math import prod
 
@@ -18,8 +19,9 @@ from keepmap.errors import OptionError
 from keepmap.networks.grid import Grid
 from keepmap.networks.layers import Crop, activation, conv, pool, score, transposed
 from keepmap.networks.mirror import mirror
-from keepmap.networks.network import Network
+from keepmap.networks.network import CHECKPOINTING, Network
 from keepmap.networks.reach import CONVS, TRANSPOSEDS
+from keepmap.networks.recompute import in_turn, recomputed
 
 LEAST_OUTPUT = 4
 """The smallest side of the logits at which every level still has rows: 4 = 2 x 4 - 4 is what two convolutions leave."""
@@ -33,6 +35,7 @@ class UNet2015Config:
     classes: int = option(2, "classes, background included")
     widths: tuple[int, ...] = option((64, 128, 256, 512, 1024), "channels of each level, shallow first")
     dropout: float = option(0.5, "share of the values that training drops at the end of the contracting path")
+    checkpointing: bool = option(False, CHECKPOINTING)
 
 
 class UNet2015(Network):
@@ -67,18 +70,27 @@ class UNet2015(Network):
 
     def core(self, x: Tensor) -> Tensor:
         """Values (N, C, *S) of valid sides -> logits (N, K, *(S - 184))."""
-        x = self.stem(x)
-        skips = []
+        x = recomputed(self, in_turn(self.stem), [x])
+        levels = []
         for down in self.down:
-            skips.append(x)
-            x = self.pool(x)
-            x = down(x)
-        for up, trim, merge in zip(self.up, self.trim, self.merge, strict=True):
-            x = up(x)
-            x = torch.cat([trim(skips.pop(), x), x], 1)
-            x = merge(x)
-        logits: Tensor = self.head(x)
+            levels.append(x)
+            x = recomputed(self, in_turn(self.pool, down), [x])
+        levels.append(x)
+        del x
+        for index in range(len(self.up)):
+            pair = [levels.pop(), levels.pop()]
+            levels.append(recomputed(self, partial(self._rise, index), pair))
+        logits: Tensor = self.head(levels.pop())
         return logits
+
+    def _rise(self, index: int, values: list[Tensor]) -> Tensor:
+        """The value of a level on the way up, of the one below it and of its skip, which it takes out of the list."""
+        skip = values.pop()
+        x = self.up[index](values.pop())
+        x = torch.cat([self.trim[index](skip, x), x], 1)
+        del skip
+        merged: Tensor = self.merge[index](x)
+        return merged
 
     def forward_valid(self, x: Tensor) -> Tensor:
         """Logits (N, K, *(S - 184)) of raw values x (N, C, *S): the paper's network, nothing mirrored.

@@ -5,9 +5,12 @@ Knows no decoder and has no classifier; the fully connected layers live in the n
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from torch import Tensor, nn
 
 from keepmap.networks.layers import ACTIVATION, NORM, Encoder, Norm, conv, pool
+from keepmap.networks.recompute import in_turn, recomputed
 
 VGGS: dict[str, tuple[int, int, int, int, int]] = {
     "vgg11": (1, 1, 2, 2, 2),
@@ -58,10 +61,9 @@ class VGG(Encoder):
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps of stride 2, 4, 8, 16 and 32."""
         features = []
-        for index, layer in enumerate(self.features):
-            x = layer(x)
-            if index in self.ends:
-                features.append(x)
+        for first, end in pairwise((0, *(end + 1 for end in self.ends))):
+            x = recomputed(self, in_turn(*list(self.features)[first:end]), [x])
+            features.append(x)
         return features
 
 

@@ -234,7 +234,7 @@ def _kept_again(values: _Values, bytes_per_value: int, between: Mapping[int, int
 def _kept(values: _Values, bytes_per_value: int, chosen: Iterable[int]) -> dict[int, int]:
     """Bytes that the steps `chosen` keep, by buffer: what convolutions, norms and pools take, and what ReLUs return.
 
-    Beside its values a pooling keeps where each maximum was, dropout what it multiplied with, ReLU6 a copy of its input.
+    A pooling also keeps where each maximum was, dropout what it multiplied with, and ReLU6 a copy of its input.
     """
     kept: dict[int, int] = {}
     beside: list[tuple[int, int]] = []

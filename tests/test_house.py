@@ -23,7 +23,7 @@ MODULES = [path for path in FILES if not path.name.startswith("__")]
 
 ORDER = (
     ("errors",),
-    ("config", "protocols", "external"),
+    ("config", "protocols", "external", "units"),
     ("options", "resources"),
     ("geometry",),
     ("data", "networks", "metrics"),

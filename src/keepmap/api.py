@@ -106,6 +106,7 @@ def train(
     precision: Precision = "auto",
     crop: int | None = None,
     batch: int | None = None,
+    checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Plan, train and validate a network on two folders, and write the RUN folder `out`.

@@ -12,6 +12,7 @@ Knows nothing of images, networks or the command line, except the exit code each
     │   └── MissingPackage    an optional package that is not installed
     ├── DownloadError         weights that could not be fetched                     exit 1
     ├── TrainingError         training went wrong after it had begun                exit 1
+    ├── OutOfMemory           the memory does not suffice for a step or a pass      exit 1
     ├── ContractError         a network breaks a promise that keepmap relies on     exit 1
     └── Interrupted           Ctrl-C or SIGTERM, after the state was saved          exit 130 or 143
 """
@@ -83,6 +84,10 @@ class DownloadError(KeepmapError):
 
 class TrainingError(KeepmapError):
     """Training failed after it had begun; the RUN keeps the last good state."""
+
+
+class OutOfMemory(KeepmapError):
+    """The memory of a device does not suffice for a training step or a forward pass; what was saved stays whole."""
 
 
 class ContractError(KeepmapError):

@@ -46,6 +46,7 @@ class TrainOptions(LabelOptions):
     precision: Precision = option("auto", "auto, float32 or bfloat16")
     crop: int | None = option(None, "side of the training crops in pixels; default: planned")
     batch: int | None = option(None, "crops per optimiser step; default: planned")
+    checkpointing: bool = option(False, "recompute activations in the backward pass: less memory for a third more time")
 
 
 @dataclass(frozen=True)

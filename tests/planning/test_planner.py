@@ -114,6 +114,13 @@ def test_auto_keeps_the_network_that_init_names() -> None:
     assert choose_network(NUCLEI, TrainOptions(init="run", model="fcn"), here).network == "fcn"
 
 
+@pytest.mark.parametrize("model", ["auto", "unet", "fcn_dilated"])
+def test_recomputing_is_an_option_of_the_network_and_said(model: str) -> None:
+    plain, choice = (choose_network(NUCLEI, TrainOptions(model=model, checkpointing=on), HERE) for on in (False, True))
+    assert choice.options == plain.options | {"checkpointing": True}
+    assert choice.because == f"{plain.because}; --checkpointing"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

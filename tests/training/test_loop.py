@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from keepmap.errors import OutputError, RunError, TrainingError
+from keepmap.errors import OutOfMemory, OutputError, RunError, TrainingError
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
 from keepmap.networks.catalogue import build_network
 from keepmap.planning.plan import Plan
@@ -95,6 +95,24 @@ def test_a_full_disk_is_an_error_and_keeps_what_was_there(run: RunFolder, monkey
         fit(engine(), PLAN, Noise(), lambda: scores(0.9), run, Silent())
     monkeypatch.undo()
     assert restore(engine(), run).step == 2
+
+
+def test_a_lack_of_memory_is_told_by_level_and_what_was_saved_goes_on(run: RunFolder) -> None:
+    """The fourth step fails inside the network; the state of the second, which was validated, is whole."""
+    short = engine()
+    done = iter(range(4))
+
+    def run_out(*_: object) -> None:
+        if next(done) == 3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    short.network.register_forward_pre_hook(run_out)
+    with pytest.raises(OutOfMemory, match=r"a training step of 2 images of 16x16 px") as caught:
+        fit(short, PLAN, Noise(), lambda: scores(0.5), run, Silent())
+    assert "keepmap models unet --size 16x16" in str(caught.value)
+    assert "--checkpointing" in caught.value.do
+    assert restore(engine(), run).step == 2
+    assert fit(engine(), PLAN, Noise(), lambda: scores(0.5), run, Silent()).step == PLAN.steps
 
 
 def test_a_foreign_state_is_refused(run: RunFolder) -> None:

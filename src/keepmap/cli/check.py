@@ -111,7 +111,7 @@ def _label_table(report: DataReport) -> Table:
     from rich.text import Text
 
     from keepmap.cli.tables import make_table
-    from keepmap.cli.terminal import in_thousands
+    from keepmap.units import in_thousands
 
     table = make_table()
     table.add_column("value", justify="right", no_wrap=True)

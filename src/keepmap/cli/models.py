@@ -58,9 +58,10 @@ def _show_list(quiet: bool) -> None:
     from rich.text import Text
 
     from keepmap.cli.tables import make_table
-    from keepmap.cli.terminal import in_thousands, show
+    from keepmap.cli.terminal import show
     from keepmap.networks.encoders import ENCODERS
     from keepmap.networks.timm_encoder import PREFIX
+    from keepmap.units import in_thousands
     from keepmap.weights.published import IMAGENET, SEGMENTATION
 
     table = make_table()
@@ -85,7 +86,8 @@ def _show_list(quiet: bool) -> None:
 
 def _show_levels(title: str, rows: list[LevelRow]) -> None:
     from keepmap.cli.tables import make_table
-    from keepmap.cli.terminal import in_bytes, show
+    from keepmap.cli.terminal import show
+    from keepmap.units import in_bytes
 
     table = make_table(f"{title}, float32, bytes of one image")
     columns = ("level", "extent", "padding", "channels", "reach", "skip", "inference", "training")
@@ -103,8 +105,9 @@ def _show_levels(title: str, rows: list[LevelRow]) -> None:
 
 
 def _show_totals(network: Network, extent: tuple[int, int]) -> None:
-    from keepmap.cli.terminal import in_bytes, in_thousands, show
+    from keepmap.cli.terminal import show
     from keepmap.networks.describe import multiply_adds, parameters, peak_bytes
+    from keepmap.units import in_bytes, in_thousands
 
     before, after = network.reach
     forward, both = peak_bytes(network, extent), peak_bytes(network, extent, training=True)

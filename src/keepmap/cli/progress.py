@@ -17,8 +17,9 @@ from rich.progress import Progress as Bars
 from rich.table import Column
 from rich.text import Text
 
-from keepmap.cli.terminal import in_thousands, in_time, make_console
+from keepmap.cli.terminal import make_console
 from keepmap.protocols import Progress, Silent
+from keepmap.units import in_thousands, in_time
 
 Clock = Callable[[], float]
 _WINDOW = 30.0

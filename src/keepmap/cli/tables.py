@@ -9,8 +9,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from keepmap.cli.terminal import in_thousands
 from keepmap.metrics.confusion import Scores
+from keepmap.units import in_thousands
 
 _COLUMNS = ("IoU", "Dice", "precision", "recall")
 

@@ -89,6 +89,15 @@ class Choice:
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
     """The network that the options name, or for auto the best that the data and the weights at hand allow."""
+    choice = _choose(figures, wanted, here)
+    if not wanted.checkpointing:
+        return choice
+    return replace(
+        choice, options={**choice.options, "checkpointing": True}, because=f"{choice.because}; --checkpointing"
+    )
+
+
+def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
     name = "encoder_unet" if wanted.model == "auto" else wanted.model
     data = normalisation(figures)
     if here.begun is not None and (wanted.model, wanted.encoder, wanted.weights) == ("auto", "auto", "auto"):

@@ -6,6 +6,7 @@ Knows one forward pass: not how an image is read, cut into tiles or written, nor
 from __future__ import annotations
 
 import copy
+from contextlib import AbstractContextManager
 from typing import Any, Literal
 
 import numpy as np
@@ -13,16 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from keepmap import resources
-from keepmap.errors import KeepmapError, OptionError
+from keepmap.errors import OptionError
 from keepmap.networks.footprint import memory_of
 from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
+from keepmap.networks.shortage import told_by_level
 from keepmap.protocols import Array
 from keepmap.runtime.folding import fold_batch_norms
 from keepmap.runtime.winograd import use_winograd
 
 Output = Literal["labels", "probabilities", "logits"]
 
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_LESS_MEMORY = "pass a smaller --memory to predict or evaluate, so that smaller tiles are used; or free memory"
 _ARGMAX_BYTES = 8 << 20
 """Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
 
@@ -52,7 +56,7 @@ class Runtime:
     def __init__(self, network: Any, *, device: str = "auto", precision: str = "auto") -> None:
         self.device = resources.resolve_device(device)
         self.precision = resources.resolve_precision(precision, self.device)
-        dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16}[self.precision]
+        dtype = _DTYPES[self.precision]
         private = copy.deepcopy(network).eval().requires_grad_(False).float()
         if isinstance(private, Network):
             fold_batch_norms(private).to(self.device, dtype)
@@ -88,22 +92,15 @@ class Runtime:
 
         x: (N, C, h, w) raw pixel values, uint8, uint16 or float32, any strides; h, w >= 1.
         Returns labels (N, h, w) in `label_dtype`, or probabilities or logits (N, K, h, w) float32, C-contiguous.
-        Raises KeepmapError where the memory of a GPU does not suffice.
+        Raises OutOfMemory where the memory does not suffice.
         """
-        try:
-            with torch.inference_mode():
-                logits = self._network(self._tensor(x))
-                if output == "labels":
-                    return self._labels(logits).numpy()
-                values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
-                array: Array = values.contiguous().cpu().numpy()
-                return array
-        except torch.cuda.OutOfMemoryError as error:
-            raise KeepmapError(
-                f"The memory of {self.device} does not suffice for {x.shape[2]} x {x.shape[3]} pixels at once.",
-                found=str(error).splitlines()[0],
-                do="pass a smaller --memory, so that smaller tiles are used",
-            ) from error
+        with self._told(x), torch.inference_mode():
+            logits = self._network(self._tensor(x))
+            if output == "labels":
+                return self._labels(logits).numpy()
+            values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
+            array: Array = values.contiguous().cpu().numpy()
+            return array
 
     def check_scores(self) -> ScoreNetwork:
         """The network, if it has a score map before its upsampling, as an FCN has. Raises OptionError."""
@@ -114,12 +111,17 @@ class Runtime:
     def scores(self, x: Array) -> Array:
         """The raw score map (N, K, h / s, w / s) float32, s its stride, rounded up; x as in `run`.
 
-        Raises OptionError for a network without one.
+        Raises OptionError for a network without one, OutOfMemory as `run` does.
         """
         network = self.check_scores()
-        with torch.inference_mode():
+        with self._told(x), torch.inference_mode():
             array: Array = network.scores(self._tensor(x)).float().contiguous().cpu().numpy()
             return array
+
+    def _told(self, x: Array) -> AbstractContextManager[None]:
+        width = torch.finfo(_DTYPES[self.precision]).bits // 8
+        shape, network = x.shape, self._network
+        return told_by_level(network, shape, device=self.device, bytes_per_value=width, training=False, do=_LESS_MEMORY)
 
     def _tensor(self, x: Array) -> Tensor:
         """x on the device, channels_last; only the raw values travel, the network makes them floats."""

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keepmap.networks.shortage import told_by_level
 from keepmap.planning.plan import Plan
 from keepmap.training.loss import cross_entropy_dice, loss_of_heads
 
 _BETAS = (0.9, 0.999)
+_LESS_MEMORY = "pass a smaller --batch or --crop, or --checkpointing; or free memory, and --resume what was begun"
 
 
 class Engine:
@@ -31,6 +33,7 @@ class Engine:
         from lightning_fabric.plugins.precision import MixedPrecision  # noqa: PLC0415
 
         fast = device != "cpu" or precision == "bfloat16"
+        self._width = 2 if precision == "bfloat16" else 4
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if precision == "bfloat16" else []
@@ -48,8 +51,15 @@ class Engine:
         """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
 
         Where the loss or a gradient is no number it returns NaN or infinity and changes nothing, running statistics
-        included.
+        included. Raises OutOfMemory, after which weights and statistics may be those of neither step.
         """
+        with told_by_level(
+            self.network, x.shape, device=str(self.fabric.device), bytes_per_value=self._width, training=True,
+            do=_LESS_MEMORY,
+        ):  # fmt: skip
+            return self._step(x, y, learning_rate)
+
+    def _step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
         self._model.train()
         before = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:

@@ -83,6 +83,54 @@ def speed(results: Sequence[Result]) -> str:
     )
 
 
+def ratio(row: Result) -> str:
+    """A ratio of medians, and its range over the rounds."""
+    return f"{row['ratio']:.2f} ({row['range'][0]:.2f} to {row['range'][1]:.2f})"
+
+
+def peers(results: Sequence[Result]) -> str:
+    """What each network costs, the peers at equal settings, and checkpointing."""
+    result = results[0]
+    costs = [
+        [
+            row["network"],
+            f"{row['parameters'] / 1e6:.1f} M",
+            f"{row['multiply_adds'] / 1e9:.0f} G",
+            *(f"{row[way]['peak_mib']:.0f} ({row[way]['computed_mib']:.0f})" for way in ("plain", "checkpointing")),
+        ]
+        for row in result["networks"]
+    ]
+    rows = [
+        [f"{name}, {row['side']} px", ratio(row["forward"]), ratio(row["training"]), f"{row['logit_difference']:.1e}"]
+        for name, row in result["peers"].items()
+    ]
+    defaults = result["defaults"]
+    mine = ", ".join(f"{defaults[what]['ratio']:.2f} in {what}" for what in ("training", "inference"))
+    again = result["checkpointing"]
+    shares = {
+        "held from forward to backward": "held_mib",
+        "peak": "peak_mib",
+        "resident, weights not counted": "resident_mib",
+    }
+    memory_rows = [
+        [what, *(f"{value:.0f}" for value in again[key]), f"{again[key][0] / again[key][1]:.2f}"]
+        for what, key in shares.items()
+    ]
+    return (
+        "## The networks, and the same networks as others write them\n\n"
+        + table(["network", "parameters", "multiply-adds/Mpx", "training MiB/Mpx", "with checkpointing"], costs)
+        + "\nFloat32, activations alone, counted (and computed beforehand).\n\n"
+        + table(["the peer's time as a multiple of ours", "forward", "training step", "logits differ"], rows)
+        + f"\nEqual settings: float32, contiguous, the same weights; ratio of medians (range). With ours at "
+        f"its defaults ({result['precision']}) against the plain U-Net: {mine}.\n\n"
+        + table(
+            [f"classic U-Net, {again['side']} px, {again['precision']}, MiB", "recomputed", "plain", "ratio"],
+            memory_rows,
+        )
+        + f"\nA step with checkpointing takes {ratio(again['time'])} times as long.\n\n{provenance(results)}"
+    )
+
+
 def memory(results: Sequence[Result]) -> str:
     """Peak memory of predict."""
     result = results[0]
@@ -150,6 +198,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "accuracy-nuclei": accuracy,
     "accuracy-camvid": accuracy,
     "speed": speed,
+    "peers": peers,
     "memory": memory,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""

@@ -102,6 +102,35 @@ def test_plain_network_computes_what_ours_computes(load: Any) -> None:
         plain.take_over(dict(list(ours.state_dict().items())[:5]))
 
 
+@pytest.mark.parametrize("name", ["milesial U-Net", "smp Unet-ResNet34", "torchvision fcn_resnet50"])
+def test_peers_compute_what_ours_computes(name: str, load: Any, peers: None) -> None:
+    """Else the times are of two networks. Norms as they begin would hide which is which."""
+    module = load("peers")
+    torch.manual_seed(0)
+    ours, theirs = module.PAIRS[name]()
+    x, _ = module.batch(64, 2)
+    with torch.inference_mode():
+        ours.train()(x), theirs.train()(x)
+        found, want = module.logits_of(ours.eval(), x), module.logits_of(theirs.eval(), x)
+    assert float((found - want).abs().max()) <= 1e-4 * float(want.abs().max())
+
+
+def test_bytes_are_those_of_what_lives(load: Any) -> None:
+    with load("ledger").Ledger() as ledger:
+        kept = torch.zeros(100)
+        _ = torch.zeros(50)
+        _ = kept.view(10, 10)
+        assert (ledger.now, ledger.peak) == (400, 600)
+    plain, again = (
+        load("peers").held(
+            keepmap.build_model("unet", channels=3, classes=2, widths=(8, 16), checkpointing=on), 64, "float32"
+        )
+        for on in (False, True)
+    )
+    assert again[0] < 0.3 * plain[0]
+    assert again[1] < 0.7 * plain[1]
+
+
 def test_calls_alternate(load: Any) -> None:
     order: list[str] = []
     ours, theirs = load("speed").seconds_in_turn(lambda: order.append("a"), lambda: order.append("b"), 2)
@@ -124,7 +153,22 @@ def arm(name: str, hits: int) -> dict[str, Any]:
 
 
 ROW = {"unit": "images per second", "keepmap": 1.2, "plain": 0.4, "ratio": 3.0}
+TIMES = {"ratio": 1.01, "range": [0.97, 1.04], "first_seconds": [1.0], "second_seconds": [1.01]}
+BYTES = {"held_mib": 5000.0, "peak_mib": 5480.0, "computed_mib": 6000.0}
+PEERS: dict[str, Any] = {
+    "precision": "bfloat16",
+    "networks": [
+        {"network": "unet", "parameters": 31e6, "multiply_adds": 7.3e11, "plain": BYTES, "checkpointing": BYTES}
+    ],
+    "peers": {"milesial U-Net": {"side": 256, "logit_difference": 0.0, "forward": TIMES, "training": TIMES}},
+    "checkpointing": {
+        "side": 512, "precision": "bfloat16", "held_mib": [127.0, 746.0], "peak_mib": [353.0, 808.0],
+        "resident_mib": [500.0, 1000.0], "time": {**TIMES, "ratio": 1.34},
+    },
+    "defaults": {"training": {"ratio": 2.5}, "inference": {"ratio": 3.6}},
+}  # fmt: skip
 RESULTS: dict[str, dict[str, Any]] = {
+    "peers": PEERS,
     "accuracy-nuclei-keepmap-seed0": arm("keepmap", 90),
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
     "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
@@ -146,7 +190,10 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 4
+    assert page.count("\n## ") == 5
+    assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
+    assert "| peak | 353 | 808 | 0.44 |" in page
+    assert "2.50 in training, 3.60 in inference" in page
     assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
     assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
     assert "0.83 of the matrix product" in page

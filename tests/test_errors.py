@@ -59,7 +59,7 @@ def test_other_exit_codes() -> None:
 
 
 def test_every_kind_is_a_keepmap_error_with_a_docstring() -> None:
-    assert len(KINDS) == 12
+    assert len(KINDS) == 13
     assert all(kind.__doc__ for kind in KINDS)
 
 

@@ -43,7 +43,8 @@ class ResidualBlock(nn.Module):
         """Residual and shortcut, added, then the activation."""
         y = self.first(x)
         y = self.second(y)
-        joined: Tensor = self.act(y + (x if self.shortcut is None else self.shortcut(x)))
+        y += x if self.shortcut is None else self.shortcut(x)
+        joined: Tensor = self.act(y)
         return joined
 
 

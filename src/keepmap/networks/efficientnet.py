@@ -44,8 +44,9 @@ class InvertedResidual(nn.Module):
         """The narrow result, added to x where shapes agree."""
         y = x if self.expand is None else self.expand(x)
         y = self.depthwise(y)
-        y = self.project(y)
-        narrow: Tensor = x + y if self.shortcut else y
+        narrow: Tensor = self.project(y)
+        if self.shortcut:
+            narrow += x
         return narrow
 
 

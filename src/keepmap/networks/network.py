@@ -98,7 +98,7 @@ class Network(nn.Module):
             if torch.compiler.is_compiling():
                 rows = torch.arange(before, before + extent, device=logits.device)
                 logits = logits.index_select(axis, rows)
-            else:
+            elif logits.shape[axis] != extent:  # the gradient of a part is a copy of it among zeros
                 logits = logits.narrow(axis, before, extent)
         return logits
 

@@ -38,8 +38,8 @@ class BasicBlock(nn.Module):
         return self._join(x, y)
 
     def _join(self, x: Tensor, y: Tensor) -> Tensor:
-        shortcut = x if self.downsample is None else self.downsample(x)
-        joined: Tensor = self.relu(y + shortcut)
+        y += x if self.downsample is None else self.downsample(x)
+        joined: Tensor = self.relu(y)
         return joined
 
 

@@ -174,3 +174,15 @@ def test_the_learning_rate_rises_then_falls_to_nothing() -> None:
     assert rates.index(max(rates)) in (9, 10)
     assert all(a > b for a, b in itertools.pairwise(rates[10:]))
     assert rates[-1] < 1e-5
+
+
+def test_raw_values_of_16_bits_reach_the_network_whole() -> None:
+    """They differ in digits that bfloat16 does not have; it is for the network to normalise them first."""
+    network = build_network("unet", channels=1, classes=2, options={"widths": (4, 8)})
+    network.set_normalisation([40000.0], [30.0])
+    seen: list[torch.Tensor] = []
+    network.stem.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().float()))
+    x = torch.arange(39950.0, 40050.0).repeat(2, 1, 100, 1)
+    y = torch.zeros(2, 100, 100, dtype=torch.int64)
+    Engine(network, device="cpu", precision="bfloat16", weight_decay=0.0).step(x, y, 1e-3)
+    torch.testing.assert_close(seen[0], (x - 40000) / 30, rtol=0, atol=0.01)

@@ -30,13 +30,12 @@ class Engine:
 
     def __init__(self, network: nn.Module, *, device: str, precision: str, weight_decay: float) -> None:
         from lightning_fabric import Fabric  # noqa: PLC0415  (1.5 s to import: only training pays)
-        from lightning_fabric.plugins.precision import MixedPrecision  # noqa: PLC0415
 
         fast = device != "cpu" or precision == "bfloat16"
         self._width = 2 if precision == "bfloat16" else 4
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
-        plugins: list[Any] = [MixedPrecision("bf16-mixed", device)] if precision == "bfloat16" else []
+        plugins = [_autocast(device)] if precision == "bfloat16" else []
         self.fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         plain = [p for p in network.parameters() if p.ndim <= 1]
@@ -104,6 +103,15 @@ class Engine:
             moment, name = key.split("/", 1)
             like = tensor if moment == "step" else parameters[name]
             self.optimiser.state[parameters[name]][moment] = torch.empty_like(like).copy_(tensor)
+
+
+def _autocast(device: str) -> Any:
+    """Autocast to bfloat16 that leaves the input alone: raw values of 16 bits would lose half of their digits."""
+    from lightning_fabric.plugins.precision import MixedPrecision  # noqa: PLC0415
+
+    plugin = MixedPrecision("bf16-mixed", device)
+    plugin.convert_input = lambda data: data  # type: ignore[method-assign]
+    return plugin
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,9 +7,9 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
-CODE   := src tests benchmarks examples
+CODE   := src tests benchmarks examples docs/scripts
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test lint format bench docs clean
 
 demo: $(VENV)/.installed
 	rm -rf keepmap-demo
@@ -33,6 +33,12 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/accuracy.py $(DATA) nuclei camvid $(if $(BASELINE),--baseline $(BASELINE))
 	$(BIN)/python benchmarks/assemble.py
+
+# The two pages that scripts write; the second trains small networks for a quarter of an hour.
+docs: $(VENV)/.installed-dev
+	$(PIP) --editable '.[pretrained,docs]'
+	$(BIN)/python docs/scripts/draw_networks.py
+	$(BIN)/python docs/scripts/draw_how_it_works.py
 
 clean:
 	rm -rf $(VENV) keepmap-demo .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -75,12 +75,17 @@ def check(
     *,
     classes: str | None = None,
     ignore: str = "auto",
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
     progress: Progress | None = None,
 ) -> DataReport:
     """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files."""
     options = from_arguments(CheckOptions, locals())
     names = read_class_names(Path(options.classes)) if options.classes else None
-    return scan(Path(images), Path(masks), class_names=names, ignore=options.ignore, progress=progress or Silent())
+    return scan(
+        Path(images), Path(masks), class_names=names, ignore=options.ignore, reading=options,
+        progress=progress or Silent(),
+    )  # fmt: skip
 
 
 def train(
@@ -91,6 +96,8 @@ def train(
     resume: bool = False,
     classes: str | None = None,
     ignore: str = "auto",
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
     model: str = "auto",
     encoder: str = "auto",
     set: dict[str, Any] | None = None,  # noqa: A002
@@ -173,6 +180,8 @@ def predict(
     inputs: StrPath | Sequence[StrPath],
     out: StrPath,
     *,
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
     overlay: bool = False,
     probabilities: bool = False,
     coarse: bool = False,
@@ -184,8 +193,9 @@ def predict(
 ) -> list[Path]:
     """Masks of image files and folders, of each image's own size with the label values of the training masks.
 
-    Writes OUT/<relative stem>.png (.tif for TIFF) and returns these paths. Raises before the first image is predicted
-    where an input is missing, two share one output, or `out` cannot be written. network: as in `load`.
+    Writes OUT/<relative stem>.png (.tif for TIFF and .npy, .zarr for Zarr) and returns these paths. Pixel size and
+    place on the Earth are kept. Raises before the first image is predicted where an input is missing, two share one
+    output, or `out` cannot be written. network: as in `load`.
     """
     options = from_arguments(PredictOptions, locals())
     predictor = load(
@@ -199,6 +209,7 @@ def predict(
         overlay=options.overlay,
         probabilities=options.probabilities,
         coarse=options.coarse,
+        reading=options,
         progress=progress or Silent(),
     )
 
@@ -208,6 +219,8 @@ def evaluate(
     *folders: StrPath,
     classes: str | None = None,
     ignore: str = "auto",
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
     network: Segmenter | None = None,
     memory: str | None = None,
     device: str = "auto",
@@ -226,7 +239,9 @@ def evaluate(
     if len(folders) == 1:
         if (memory, device, precision, network) != (None, "auto", "auto", None):
             raise OptionError("--memory, --device, --precision and network= are for a RUN; nothing is computed here.")
-        return evaluate_folders(Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, progress=show)
+        return evaluate_folders(
+            Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, reading=options, progress=show
+        )
     if len(folders) != 2:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
     if names is not None or options.ignore != "auto":
@@ -237,7 +252,7 @@ def evaluate(
     predictor = load(
         source, network=network, device=options.device, precision=options.precision, memory=options.memory
     )
-    return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), progress=show)
+    return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), reading=options, progress=show)
 
 
 def import_weights(

@@ -13,20 +13,30 @@ import numpy as np
 
 from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
-from keepmap.data.labels import LabelSet, find_labels
+from keepmap.data.labels import IGNORE_INDEX, LabelSet, find_labels
 from keepmap.data.masks import read_mask
 from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, pair_folders, relative_stem
+from keepmap.data.samples import unmeasured
 from keepmap.errors import DataError
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
+from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Progress, Silent
 
 _SHOWN = 5
 
 
-def evaluate_run(predictor: Predictor, images: Path, masks: Path, *, progress: Progress | None = None) -> Scores:
+def evaluate_run(
+    predictor: Predictor,
+    images: Path,
+    masks: Path,
+    *,
+    reading: ImageOptions = ImageOptions(),  # noqa: B008
+    progress: Progress | None = None,
+) -> Scores:
     """Predict every image and score it against its mask; the labels are those of the predictor.
 
+    reading: how files are read. Pixels that were never measured are not scored.
     Raises DataError where an image or a mask is alone or cannot be read, the two differ in size, an image does not
     fit the predictor, or a mask holds a value that is no label.
     """
@@ -37,11 +47,13 @@ def evaluate_run(predictor: Predictor, images: Path, masks: Path, *, progress: P
     matrix = ConfusionMatrix(labels.count)
     with (progress or Silent()).track("evaluate", len(pairs), "images") as tracker:
         for pair in pairs:
-            source = open_image(pair.image)
+            source = open_image(pair.image, reading)
             predictor.check(source)
-            truth = labels.encode(read_mask(pair.mask), pair.mask)
+            truth = labels.encode(read_mask(pair.mask, reading), pair.mask)
             _same_size(pair, source.shape[1:], truth.shape)
-            matrix.add(truth, predictor.indices(source.read(), str(pair.image)))
+            if source.nodata is not None:
+                truth[unmeasured(source.read(), source.nodata)] = IGNORE_INDEX
+            matrix.add(truth, predictor.indices(predictor.read(source), str(pair.image)))
             tracker.advance()
     return matrix.scores(labels.names)
 
@@ -52,6 +64,7 @@ def evaluate_folders(
     *,
     class_names: tuple[str, ...] | None = None,
     ignore: str = "auto",
+    reading: ImageOptions = ImageOptions(),  # noqa: B008
     progress: Progress | None = None,
 ) -> Scores:
     """Score predicted masks against true ones of the same relative stems; nothing is predicted here.
@@ -62,12 +75,13 @@ def evaluate_folders(
     """
     show = progress or Silent()
     pairs = pair_predictions(predictions, masks)
-    labels, sentence = _labels_of([pair.mask for pair in pairs], class_names, ignore, show)
+    counts = _count_values([pair.mask for pair in pairs], reading, show)
+    labels, sentence = find_labels(counts, class_names=class_names, ignore=ignore)
     show.say(sentence)
     matrix = ConfusionMatrix(labels.count)
     with show.track("evaluate", len(pairs), "images") as tracker:
         for pair in pairs:
-            prediction, truth = (labels.encode(read_mask(path), path) for path in (pair.image, pair.mask))
+            prediction, truth = (labels.encode(read_mask(path, reading), path) for path in (pair.image, pair.mask))
             _same_size(pair, prediction.shape, truth.shape)
             _decided(pair, prediction, truth, labels)
             matrix.add(truth, prediction)
@@ -106,17 +120,15 @@ def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
     return pairs
 
 
-def _labels_of(
-    masks: Sequence[Path], class_names: tuple[str, ...] | None, ignore: str, progress: Progress
-) -> tuple[LabelSet, str]:
-    """What the values in the true masks mean, and the sentence that says it."""
+def _count_values(masks: Sequence[Path], reading: ImageOptions, progress: Progress) -> Counter[int]:
+    """How often each value occurs in the true masks."""
     counts: Counter[int] = Counter()
     with progress.track("read masks", len(masks), "masks") as tracker:
         for mask in masks:
-            values, pixels = np.unique(read_mask(mask), return_counts=True)
+            values, pixels = np.unique(read_mask(mask, reading), return_counts=True)
             counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
             tracker.advance()
-    return find_labels(counts, class_names=class_names, ignore=ignore)
+    return counts
 
 
 def _by_stem(files: Sequence[Path], folder: Path) -> dict[str, Path]:

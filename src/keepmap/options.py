@@ -16,6 +16,19 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
+class ImageOptions:
+    """How image files are read. Raises OptionError for numbers that cannot be."""
+
+    frame: int | None = option(None, "which frame, from 0, of files that hold several; without it they are refused")
+    max_pixels: int = option(100_000_000, "most pixels of a file that has to be decoded whole")
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("--frame", self.frame, 0), ("--max-pixels", self.max_pixels, 1)):
+            if value is not None and value < least:
+                raise OptionError(f"{name} {value} cannot be.", found=str(value), expected=f"at least {least}")
+
+
+@dataclass(frozen=True)
 class LabelOptions:
     """How label values in mask files are read."""
 
@@ -24,12 +37,12 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
-class CheckOptions(LabelOptions):
+class CheckOptions(LabelOptions, ImageOptions):
     """Options of `keepmap check`."""
 
 
 @dataclass(frozen=True)
-class TrainOptions(LabelOptions):
+class TrainOptions(LabelOptions, ImageOptions):
     """Options of `keepmap train`. Exactly one of time, steps and epochs decides the length."""
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
@@ -50,11 +63,11 @@ class TrainOptions(LabelOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions:
+class PredictOptions(ImageOptions):
     """Options of `keepmap predict`."""
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
-    probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
+    probabilities: bool = option(False, "also write OUT/STEM_probabilities.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
     device: str = option("auto", "auto, cpu, cuda or mps")
@@ -62,7 +75,7 @@ class PredictOptions:
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(LabelOptions):
+class EvaluateOptions(LabelOptions, ImageOptions):
     """Options of `keepmap evaluate`."""
 
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")

@@ -6,8 +6,8 @@ Knows arrays and paths only; every implementation lives in a layer further down.
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,21 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Window = tuple[slice, slice]
 """Rows and columns in pixels, each `slice(start, stop)` with 0 <= start < stop <= extent."""
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How large the pixels of an image are and where they lie, as its file says; a prediction carries the same.
+
+    spacing: height and width of a pixel in `unit`, None where unknown. unit: "micrometer", "inch", ...; "" if unknown.
+    origin: row and column of the first pixel's centre, in `unit`.
+    tags: the GeoTIFF tags (code, type, count, value) that place the image on the Earth, unchanged.
+    """
+
+    spacing: tuple[float, float] | None = None
+    unit: str = ""
+    origin: tuple[float, float] = (0.0, 0.0)
+    tags: tuple[tuple[int, int, int, Any], ...] = ()
 
 
 class ArraySource(Protocol):
@@ -31,24 +46,25 @@ class ArraySource(Protocol):
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """uint8, uint16 or float32, as stored."""
+        """uint8, uint16 or float32; what is stored otherwise is float32 (see `data.samples`)."""
+
+    @property
+    def nodata(self) -> float | None:
+        """The value, NaN in float32, of pixels that were never measured; None where the file names none."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """Pixel size and place, after EXIF rotation."""
 
     def read(self, window: Window | None = None) -> Array:
         """The window (C, h, w) in the source's dtype; None reads the whole image. Raises DataError."""
 
 
 class ArraySink(Protocol):
-    """A label image being written; the file appears under its name only when it is whole."""
+    """A label image being written."""
 
     def write(self, window: Window, labels: Array) -> None:
-        """Put label values (h, w), unsigned integers, at `window`."""
-
-    def __enter__(self) -> ArraySink: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Finish the file, or after an error leave nothing behind."""
+        """Put label values (h, w), unsigned integers, at `window`; each pixel is to be written once."""
 
 
 class Tracker(Protocol):

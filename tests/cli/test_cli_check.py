@@ -27,7 +27,9 @@ FINDINGS = (
 
 def _facts(stem: str, height: int, width: int, counts: dict[int, int]) -> FileFacts:
     path = Path(f"{stem}.png")
-    return FileFacts(stem, path, path, height, width, 3, "uint8", "palette", (0.0,) * 3, (0.0,) * 3, counts, {}, {})
+    sums = (0.0,) * 3, (0.0,) * 3
+    kind = height, width, 3, "uint8", "palette", height * width
+    return FileFacts(stem, path, path, *kind, *sums, 0.0, 255.0, counts, {}, {})
 
 
 def _report(

@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 
 from keepmap.data import headers
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
+from keepmap.protocols import Geometry
 
 
 def test_a_pipe_a_folder_and_a_socket_are_named_at_once(tmp_path: Path) -> None:
@@ -46,6 +48,8 @@ def test_a_link_in_a_circle_is_named(tmp_path: Path) -> None:
     ("head", "words"),
     [
         (b"GIF89a....", "a GIF file"),
+        (b"RIFF\0\0\0\0WEBPVP8 ", "a WebP file"),
+        (b"RIFF\0\0\0\0AVI \xff", "bytes that start with 52 49 46 46 00 00 00 00"),
         (b"\x89PNG\r\n\x1a\n", "a PNG file"),
         (b"<html>\n <body>", "text that starts with “<html> <body>”"),
         (b"\xff\x00\x01\x02", "bytes that start with ff 00 01 02"),
@@ -56,11 +60,48 @@ def test_the_head_of_a_file_is_put_into_words(head: bytes, words: str) -> None:
 
 
 def test_the_pixel_limit_is_100_million() -> None:
-    headers.require_pixels(Path("x.png"), 10_000, 10_000)
-    with pytest.raises(DataError, match=r"x\.png is too large to be decoded whole"):
-        headers.require_pixels(Path("x.png"), 10_000, 10_001)
+    limit = ImageOptions().max_pixels
+    assert limit == 100_000_000
+    headers.require_pixels(Path("x.png"), 10_000, 10_000, limit, 4)
+    for sides in ((10_000, 10_001, limit), (10_000, 10_000, limit, 5), (3, 4, 11)):
+        with pytest.raises(DataError, match=r"(?s)x\.png is too large to be decoded whole.*raise --max-pixels"):
+            headers.require_pixels(Path("x.png"), *sides)
     with pytest.raises(DataError, match=r"x\.png has no pixels"):
-        headers.require_pixels(Path("x.png"), 0, 5)
+        headers.require_pixels(Path("x.png"), 0, 5, limit)
+
+
+def test_a_frame_is_chosen_and_never_silently_the_first() -> None:
+    assert [headers.choose_frame(Path("x.gif"), 1, wanted) for wanted in (None, 0, 7)] == [0, 0, 0]
+    assert headers.choose_frame(Path("x.gif"), 3, 2) == 2
+    for wanted in (None, 3):
+        with pytest.raises(DataError, match=r"(?s)x\.gif holds 3 frames.*--frame N with N from 0 to 2"):
+            headers.choose_frame(Path("x.gif"), 3, wanted)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 8), st.data())
+def test_a_window_of_the_oriented_image_is_found_in_the_stored_one(
+    height: int, width: int, orientation: int, data: st.DataObject
+) -> None:
+    stored = np.arange(height * width).reshape(height, width)
+    oriented = headers.orient(stored, orientation)
+    rows, columns = (
+        slice(start := data.draw(st.integers(0, side - 1)), data.draw(st.integers(start + 1, side)))
+        for side in oriented.shape
+    )
+    place = headers.stored_window(rows, columns, orientation, height, width)
+    assert np.array_equal(headers.orient(stored[place], orientation), oriented[rows, columns])
+
+
+def test_a_pixel_turns_with_the_image() -> None:
+    geometry = Geometry((1.0, 2.0), "inch")
+    assert headers.orient_geometry(geometry, 3) == geometry
+    assert headers.orient_geometry(geometry, 6).spacing == (2.0, 1.0)
+    assert headers.orient_geometry(Geometry(), 6) == Geometry()
+
+
+def test_an_image_that_does_not_fit_the_memory_is_no_damage() -> None:
+    text = str(headers.damaged(Path("x.png"), MemoryError()))
+    assert "x.png does not fit into the memory" in text
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

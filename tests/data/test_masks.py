@@ -17,6 +17,7 @@ from PIL import Image
 
 from keepmap.data.masks import mask_mode, read_mask
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
 
 VALUES = np.array([[0, 1, 2, 3], [3, 2, 1, 0], [0, 0, 3, 3]], np.uint8)
 
@@ -106,7 +107,7 @@ def test_a_lossy_mask_is_refused_whatever_its_name(tmp_path: Path, name: str) ->
         read_mask(tmp_path / name)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_samples_that_are_no_labels_are_refused(tmp_path: Path, dtype: str) -> None:
     tifffile.imwrite(tmp_path / "m.tif", VALUES.astype(dtype))
     with pytest.raises(DataError, match=rf"m\.tif holds {dtype} samples, which are no label values"):
@@ -114,15 +115,55 @@ def test_samples_that_are_no_labels_are_refused(tmp_path: Path, dtype: str) -> N
 
 
 def test_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**31, np.uint32))
-    with pytest.raises(DataError, match=r"(?s)m\.tif holds label values that are too large.*2147483648"):
+    for dtype in (np.uint32, np.int64):
+        tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**31, dtype))
+        with pytest.raises(DataError, match=r"(?s)m\.tif holds label values that are too large.*2147483648"):
+            read_mask(tmp_path / "m.tif")
+
+
+def test_a_lossy_tiff_and_a_lossy_webp_are_refused(tmp_path: Path) -> None:
+    big = VALUES.repeat(16, 0).repeat(16, 1)
+    tifffile.imwrite(tmp_path / "m.tif", big, compression="jpeg")
+    for options in ({}, {"save_all": True, "append_images": [Image.fromarray(255 - big)]}):
+        Image.fromarray(big).save(tmp_path / "m.webp", **options)
+        for name, kind in (("m.tif", "TIFF"), ("m.webp", "WebP")):
+            with pytest.raises(DataError, match=rf"{name} is a {kind} file, whose compression changes label values"):
+                read_mask(tmp_path / name, ImageOptions(frame=0))
+
+
+def test_lossless_formats_of_any_kind(tmp_path: Path) -> None:
+    Image.fromarray(VALUES).save(tmp_path / "m.bmp")
+    Image.fromarray(VALUES).save(tmp_path / "m.webp", lossless=True)
+    palette = Image.fromarray(VALUES).convert("P")
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    palette.save(tmp_path / "m.gif", optimize=False)
+    np.save(tmp_path / "m.npy", VALUES.astype(np.int64))
+    modes = {"bmp": "8-bit grey", "webp": "RGB", "gif": "palette", "npy": "NumPy int64"}
+    for suffix, mode in modes.items():
+        assert np.array_equal(read(tmp_path / f"m.{suffix}"), VALUES)
+        assert mask_mode(tmp_path / f"m.{suffix}") == mode
+
+
+def test_a_frame_of_a_stack_is_a_mask(tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "m.tif", np.stack([VALUES, 3 - VALUES]), photometric="minisblack")
+    with pytest.raises(DataError, match=r"m\.tif holds 2 frames"):
         read_mask(tmp_path / "m.tif")
+    assert np.array_equal(read_mask(tmp_path / "m.tif", ImageOptions(frame=1)), 3 - VALUES)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
+def test_a_mask_is_decoded_whole_and_has_the_pixel_limit(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"m.{suffix}"
+    np.save(path, VALUES) if suffix == "npy" else Image.fromarray(VALUES).save(path)
+    assert np.array_equal(read_mask(path, ImageOptions(max_pixels=12)), VALUES)
+    with pytest.raises(DataError, match=rf"(?s)m\.{suffix} is too large.*4 x 3 px"):
+        read_mask(path, ImageOptions(max_pixels=11))
 
 
 def test_other_formats_and_broken_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "m.gif").write_bytes(b"GIF89a")
-    with pytest.raises(DataError, match=r"(?s)m\.gif is of a format that is not read as a mask.*grey, palette"):
-        read_mask(tmp_path / "m.gif")
+    (tmp_path / "m.tga").write_bytes(b"GIF89a")
+    with pytest.raises(DataError, match=r"(?s)m\.tga is of a format that is not read as a mask.*grey, palette"):
+        read_mask(tmp_path / "m.tga")
     Image.fromarray(VALUES).save(tmp_path / "m.png")
     (tmp_path / "m.png").write_bytes((tmp_path / "m.png").read_bytes()[:-24])
     with pytest.raises(DataError, match=r"m\.png is damaged and cannot be decoded"):

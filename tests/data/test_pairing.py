@@ -124,13 +124,13 @@ def test_names_that_cannot_be_printed_are_named_in_ascii(tmp_path: Path) -> None
 
 
 def test_strangers_are_noted_pictures_of_other_kinds_refused_hidden_files_passed_over(tmp_path: Path) -> None:
-    folder = touch(tmp_path / "i", "a.png", "notes.txt", "b.bmp", ".hidden.png", ".cache/c.png", "._a.png")
+    folder = touch(tmp_path / "i", "a.png", "notes.txt", "b.tga", ".hidden.png", ".cache/c.png", "._a.png")
     files, findings = list_images(folder)
     assert [path.name for path in files] == ["a.png"]
     assert [(Path(finding.file).name, finding.severity) for finding in findings] == [
-        ("b.bmp", "error"), ("notes.txt", "note"),
+        ("b.tga", "error"), ("notes.txt", "note"),
     ]  # fmt: skip
-    assert "b.bmp is of a format that is not read." in findings[0].summary
+    assert "b.tga is of a format that is not read." in findings[0].summary
 
 
 def test_pipes_folders_and_broken_links_named_png_are_errors(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 
 from keepmap.data.pillow_image import PillowImage
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
@@ -41,7 +42,7 @@ def save(path: Path, array: np.ndarray, mode: str | None = None, **options: obje
 
 
 def read(path: Path) -> np.ndarray:
-    source = PillowImage(path)
+    source = PillowImage(path, ImageOptions())
     array = source.read()
     assert array.shape == source.shape
     assert array.dtype == source.dtype
@@ -104,7 +105,7 @@ def test_a_jpeg_is_close_to_what_was_saved_and_cmyk_is_refused(tmp_path: Path) -
     assert np.abs(read(save(tmp_path / "x.jpg", smooth, quality=95)).astype(int) - smooth).max() < 8
     save(tmp_path / "cmyk.jpg", RGB, "CMYK")
     with pytest.raises(DataError, match=r"cmyk\.jpg has the colour mode CMYK, which is not read"):
-        PillowImage(tmp_path / "cmyk.jpg")
+        PillowImage(tmp_path / "cmyk.jpg", ImageOptions())
 
 
 def test_a_jpeg_named_png_is_read_by_what_it_is(tmp_path: Path) -> None:
@@ -163,39 +164,39 @@ def test_damage_of_any_kind_is_an_image_or_a_data_error(
         content[place % len(content)] = value
     path.write_bytes(content)
     with contextlib.suppress(DataError):
-        assert PillowImage(path).read().ndim == 3
+        assert PillowImage(path, ImageOptions()).read().ndim == 3
 
 
 def test_text_named_png_is_shown(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_text("<!DOCTYPE html>\n<html>")
-    with pytest.raises(DataError, match=r"(?s)x\.png is not the PNG or JPEG file.*text that starts with “<!DOCTYPE"):
-        PillowImage(tmp_path / "x.png")
+    with pytest.raises(DataError, match=r"(?s)x\.png is not the PNG file.*text that starts with “<!DOCTYPE"):
+        PillowImage(tmp_path / "x.png", ImageOptions())
 
 
 def test_an_animation_is_refused_with_its_frames(tmp_path: Path) -> None:
     frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
     frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
     with pytest.raises(DataError, match=r"x\.png holds 2 frames"):
-        PillowImage(tmp_path / "x.png")
+        PillowImage(tmp_path / "x.png", ImageOptions())
 
 
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:
     path = png(tmp_path / "bomb.png", 30_000, 30_000, 8, 0, b"")
     with pytest.raises(DataError, match=r"(?s)bomb\.png is too large.*30000 x 30000 px, 900 million.*100 million"):
-        PillowImage(path)
+        PillowImage(path, ImageOptions())
 
 
 def test_a_size_that_pillow_only_warns_about_passes_in_silence(tmp_path: Path) -> None:
-    assert PillowImage(png(tmp_path / "x.png", 9_500, 9_500, 1, 0, b"")).shape == (1, 9_500, 9_500)
+    assert PillowImage(png(tmp_path / "x.png", 9_500, 9_500, 1, 0, b""), ImageOptions()).shape == (1, 9_500, 9_500)
 
 
 def test_a_header_without_pixels_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"x\.png"):
-        PillowImage(png(tmp_path / "x.png", 0, 0, 8, 0, b""))
+        PillowImage(png(tmp_path / "x.png", 0, 0, 8, 0, b""), ImageOptions())
 
 
 def test_pixels_are_decoded_once(tmp_path: Path) -> None:
-    source = PillowImage(save(tmp_path / "x.png", RGB))
+    source = PillowImage(save(tmp_path / "x.png", RGB), ImageOptions())
     first = source.read()
     (tmp_path / "x.png").unlink()
     assert np.array_equal(source.read((slice(1, 3), slice(2, 5))), first[:, 1:3, 2:5])

@@ -99,7 +99,7 @@ def test_a_truncated_an_empty_and_a_false_image_are_all_named_in_one_report(data
     assert [text.split("/")[-2:] for text in summaries] == [
         ["images", "cut.png is damaged and cannot be decoded."],
         ["images", "empty.png is an empty file."],
-        ["images", "text.png is not the PNG or JPEG file that its name promises."],
+        ["images", "text.png is not the PNG file that its name promises."],
         ["masks", "text.png is an empty file."],
     ]
     assert [fact.stem for fact in report.facts] == ["a", "b", "c"]

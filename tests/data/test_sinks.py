@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def windows(height: int, width: int, side: int) -> list[tuple[slice, slice]]:
 
 
 @given(
-    st.sampled_from(["m.png", "m.tif", "m.TIFF"]), st.sampled_from([np.uint8, np.uint16]),
+    st.sampled_from(["m.png", "m.tif", "m.TIFF", "m.zarr"]), st.sampled_from([np.uint8, np.uint16]),
     st.integers(1, 40), st.integers(1, 40), st.integers(1, 20), st.randoms(use_true_random=False),
 )  # fmt: skip
 @settings(max_examples=30, deadline=None)
@@ -66,33 +67,54 @@ def test_probabilities_come_back_in_windows(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["p.npy"]
 
 
-def open_all(folder: Path) -> list[sinks.FileSink]:
-    made = [sinks.open_sink(folder / name, (4, 5), np.uint8) for name in ("m.png", "m.tif")]
-    return [*made, sinks.open_probabilities(folder / "p.npy", (2, 4, 5))]  # type: ignore[list-item]
+NAMES = ("m.png", "m.tif", "m.zarr", "p.npy")
 
 
-def write_badly(sink: sinks.FileSink) -> None:
+def open_one(folder: Path, name: str) -> AbstractContextManager[sinks.LabelSink]:
+    if name == "p.npy":
+        return sinks.open_probabilities(folder / name, (2, 4, 5))
+    return sinks.open_sink(folder / name, (4, 5), np.uint8)
+
+
+def write_badly(sink: sinks.LabelSink) -> None:
     sink.write((slice(0, 4), slice(0, 5)), np.zeros((4, 5)))
     sink.write((slice(2, 4), slice(0, 5)), np.zeros((9, 9)))
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, which: int) -> None:
-    for name in ("m.png", "m.tif", "p.npy"):
-        (tmp_path / name).write_bytes(b"old")
-    sink = open_all(tmp_path)[which]
-    with pytest.raises(ValueError, match="broadcast"), sink:
+@pytest.mark.parametrize("name", NAMES)
+def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path: Path, name: str) -> None:
+    for each in NAMES:
+        (tmp_path / each).write_bytes(b"old")
+    with pytest.raises(ValueError, match="broadcast"), open_one(tmp_path, name) as sink:
         write_badly(sink)
-    assert sink.path.read_bytes() == b"old"
-    assert not [name for name in os.listdir(tmp_path) if sink.path.name in name and name != sink.path.name]
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == dict.fromkeys(NAMES, b"old")
 
 
-@pytest.mark.parametrize("which", [0, 1, 2])
-def test_a_missing_window_is_an_error_and_no_file(tmp_path: Path, which: int) -> None:
-    sink = open_all(tmp_path)[which]
-    with pytest.raises(OutputError, match=r"(?s)was not finished.*5 px were never written"), sink:
+@pytest.mark.parametrize("name", NAMES)
+def test_a_missing_window_is_an_error_and_no_file(tmp_path: Path, name: str) -> None:
+    with (
+        pytest.raises(OutputError, match=r"(?s)was not finished.*5 px were never written"),
+        open_one(tmp_path, name) as sink,
+    ):
         sink.write((slice(0, 3), slice(0, 5)), np.zeros((3, 5)))
-    assert not sink.path.exists()
+    assert not os.listdir(tmp_path)
+
+
+def test_a_zarr_folder_is_replaced_whole(tmp_path: Path) -> None:
+    for value in (1, 2):
+        with sinks.open_sink(tmp_path / "m.zarr", (2, 3), np.uint8) as sink:
+            sink.write((slice(0, 2), slice(0, 3)), np.full((2, 3), value))
+        assert (read_mask(tmp_path / "m.zarr") == value).all()
+        assert os.listdir(tmp_path) == ["m.zarr"]
+
+
+def test_large_masks_are_tiled(tmp_path: Path) -> None:
+    values = (np.indices((3, 2100)).sum(0) % 250).astype(np.uint8)
+    with sinks.open_sink(tmp_path / "m.tif", values.shape, np.uint8) as sink:
+        sink.write((slice(0, 3), slice(0, 2100)), values)
+    with tifffile.TiffFile(tmp_path / "m.tif") as file:
+        assert file.pages.first.is_tiled
+    assert np.array_equal(read_mask(tmp_path / "m.tif"), values)
 
 
 def test_a_closed_sink_takes_nothing(tmp_path: Path) -> None:
@@ -103,7 +125,7 @@ def test_a_closed_sink_takes_nothing(tmp_path: Path) -> None:
 
 
 def test_a_suffix_without_a_writer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(OutputError, match=r"(?s)m\.jpg has a suffix.*\.png or \.tif"):
+    with pytest.raises(OutputError, match=r"(?s)m\.jpg has a suffix.*\.png, \.tif, \.tiff, \.zarr"):
         sinks.open_sink(tmp_path / "m.jpg", (1, 1), np.uint8)
 
 
@@ -111,27 +133,36 @@ def test_a_folder_that_cannot_be_made_is_named_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     target = tmp_path / "file"
     for name in ("m.png", "m.tif"):
-        with pytest.raises(OutputError, match=rf"(?s)file/{name} cannot be written.*File exists|Not a directory"):
-            sinks.open_sink(target / name, (1, 1), np.uint8)
-    with pytest.raises(OutputError, match=r"p\.npy cannot be written"):
-        sinks.open_probabilities(target / "p.npy", (1, 1, 1))
+        with (
+            pytest.raises(OutputError, match=rf"(?s)file/{name} cannot be written.*File exists|Not a directory"),
+            sinks.open_sink(target / name, (1, 1), np.uint8),
+        ):
+            pass
+    with (
+        pytest.raises(OutputError, match=r"p\.npy cannot be written"),
+        sinks.open_probabilities(target / "p.npy", (1, 1, 1)),
+    ):
+        pass
     with pytest.raises(OutputError, match=r"o\.png cannot be written"):
         sinks.write_picture(target / "o.png", np.zeros((1, 1, 3), np.uint8))
 
 
 def test_a_full_disk_is_an_error_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(sinks, "_encode_png", full)
-    sink = sinks.open_sink(tmp_path / "m.png", (1, 1), np.uint8)
-    with pytest.raises(OutputError, match=r"(?s)cannot be written.*No space left"), sink:
+    monkeypatch.setattr(tifffile, "imwrite", full)
+    with (
+        pytest.raises(OutputError, match=r"(?s)cannot be written.*No space left"),
+        sinks.open_sink(tmp_path / "m.tif", (1, 1), np.uint8) as sink,
+    ):
         sink.write((slice(0, 1), slice(0, 1)), np.ones((1, 1)))
+    monkeypatch.setattr(Image.Image, "save", full)
     with pytest.raises(OutputError, match="No space left"):
         sinks.write_picture(tmp_path / "o.png", np.zeros((1, 1, 3), np.uint8))
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(OutputError, match="No space left"):
-        sinks.open_probabilities(tmp_path / "p.npy", (1, 1, 1))
+    with pytest.raises(OutputError, match="No space left"), sinks.open_probabilities(tmp_path / "p.npy", (1, 1, 1)):
+        pass
     assert not os.listdir(tmp_path)
 
 

@@ -16,7 +16,7 @@ def facts_of(image: np.ndarray, mask: np.ndarray) -> FileFacts:
     rows = (np.indices(mask.shape)[0] + 0.5) / mask.shape[0]
     return FileFacts(
         stem="x", image=Path("x.png"), mask=Path("x.png"), height=mask.shape[0], width=mask.shape[1],
-        channels=len(image), dtype=str(image.dtype), mask_mode="8-bit grey",
+        channels=len(image), dtype=str(image.dtype), mask_mode="8-bit grey", measured=mask.size, low=0.0, high=255.0,
         sums=tuple(float(c.sum(dtype=float)) for c in image),
         squares=tuple(float((c.astype(float) ** 2).sum()) for c in image),
         counts={v: int((mask == v).sum()) for v in values},
@@ -37,6 +37,7 @@ def test_figures_equal_those_of_the_pixels() -> None:
     everything = np.concatenate([m.ravel() for m in masks])
     np.testing.assert_allclose(figures.class_shares[1], (everything == 255).sum() / (everything != 7).sum())
     assert (figures.images, figures.channels, figures.dtype) == (3, 2, "uint8")
+    assert figures.value_range == (0.0, 255.0)
     assert (figures.median_height, figures.median_width) == (31, 30)
 
 

@@ -14,7 +14,8 @@ from keepmap.planning.planner import Offer, Situation, choose_network, make_plan
 
 NUCLEI = Fingerprint(
     images=100, channels=3, dtype="uint8", median_height=256, median_width=320,
-    mean=(40.0, 40.0, 40.0), deviation=(30.0, 30.0, 30.0), class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01),
+    mean=(40.0, 40.0, 40.0), deviation=(30.0, 30.0, 30.0), value_range=(0.0, 255.0),
+    class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01),
     brighter=0.8,
 )  # fmt: skip
 HERE = Situation(

@@ -46,6 +46,13 @@ class LabelSet:
         """K, the number of classes."""
         return len(self.values)
 
+    @property
+    def blank(self) -> int:
+        """What is written where an image has no measurement: the ignored value, else a large one that is no label."""
+        if self.ignore is not None:
+            return self.ignore
+        return next((value for value in range(255, -1, -1) if value not in self.values), _LARGEST_VALUE)
+
     def encode(self, values: Array, where: object = "The mask") -> npt.NDArray[np.int16]:
         """Class indices (H, W) of label values (H, W), any integers; ignored pixels become IGNORE_INDEX.
 

@@ -7,13 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL.ImageFile import ImageFile
 
-from keepmap.data import headers, pillow_image, tiff_image
+from keepmap.data import headers, pillow_image
+from keepmap.data.arrays import ArrayImage
+from keepmap.data.npy_image import open_npy
+from keepmap.data.tiff_plane import TiffPlane
+from keepmap.data.zarr_image import open_zarr
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
 from keepmap.protocols import Array
 
 _GREY_STEP = {2: 85, 4: 17}
@@ -30,10 +36,10 @@ _MODES = {
 }
 """Pillow's name of a mode -> ours, where they differ."""
 
-_EXPECTED = "one label value for each pixel: grey, palette or 1-bit PNG, or integer TIFF"
+_EXPECTED = "one label value for each pixel: grey, palette or 1-bit PNG, BMP or GIF, integer TIFF, .npy or Zarr"
 
 
-def read_mask(path: Path) -> npt.NDArray[np.int32]:
+def read_mask(path: Path, options: ImageOptions = ImageOptions()) -> npt.NDArray[np.int32]:  # noqa: B008
     """The label values (H, W) of a mask file, orientation applied.
 
     1-bit gives 0 and 1, a palette its indices, colour with equal channels that one channel. Raises DataError for
@@ -46,25 +52,24 @@ def read_mask(path: Path) -> npt.NDArray[np.int32]:
             f"{path} is of a format that is not read as a mask.", found=path.suffix or "no suffix",
             expected=_EXPECTED, do="save the mask as PNG",
         )
-    return reader(path).astype(np.int32)
+    return reader(path, options).astype(np.int32)
 
 
-def mask_mode(path: Path) -> str:
+def mask_mode(path: Path, options: ImageOptions = ImageOptions()) -> str:  # noqa: B008
     """How a mask file stores its values, from its header alone: "palette", "8-bit grey", ... Raises DataError."""
-    if headers.SUFFIXES.get(path.suffix.lower()) == headers.TIFF:
-        with tiff_image.opened(path) as page:
-            return f"TIFF {page.dtype}"
-    with pillow_image.opened(path) as file:
+    kind = headers.SUFFIXES.get(path.suffix.lower(), "")
+    if kind == headers.TIFF:
+        return f"TIFF {TiffPlane(path, options).dtype}"
+    if kind in _ARRAYS:
+        return f"{kind} {_ARRAYS[kind](path, options).stored.name}"
+    with pillow_image.opened(path, options) as file:
         return _MODES.get(file.image.mode, file.image.mode)
 
 
-def _read_pillow(path: Path) -> Array:
-    with pillow_image.opened(path) as file:
-        if file.kind == headers.JPEG:
-            raise DataError(
-                f"{path} is a JPEG file, whose compression changes label values.", found="JPEG", expected=_EXPECTED,
-                do="save the mask as PNG from its source; a converted JPEG keeps the damage",
-            )
+def _read_pillow(path: Path, options: ImageOptions) -> Array:
+    with pillow_image.opened(path, options) as file:
+        if file.lossy:
+            raise _lossy(path, file.kind)
         if file.depth == 16 and file.image.mode not in ("I", "I;16"):
             array = _one_channel(path, pillow_image.decode_deep(path), alpha=file.image.mode in ("LA", "RGBA"))
         else:
@@ -83,20 +88,36 @@ def _values(path: Path, image: ImageFile, depth: int) -> Array:
     raise DataError(f"{path} has the colour mode {image.mode}, which is no mask.", found=image.mode, expected=_EXPECTED)
 
 
-def _read_tiff(path: Path) -> Array:
-    with tiff_image.opened(path) as page:
-        if page.dtype is None or page.dtype.kind not in "bui" or page.dtype.itemsize > 4:
-            raise DataError(
-                f"{path} holds {page.dtype} samples, which are no label values.", found=str(page.dtype),
-                expected="integers of at most 32 bits", do="save the mask with integer values",
-            )
-        array = tiff_image.decode_page(path, page)
-        if array.dtype == np.uint32 and array.max() > np.iinfo(np.int32).max:
-            raise DataError(
-                f"{path} holds label values that are too large.", found=f"up to {array.max()}", expected="at most 65535"
-            )
-        one = _one_channel(path, array, alpha=array.shape[-1] in (2, 4))
-        return headers.orient(one, tiff_image.page_orientation(page))
+def _read_tiff(path: Path, options: ImageOptions) -> Array:
+    plane = TiffPlane(path, options)
+    headers.require_pixels(path, *plane.shape, options.max_pixels, plane.channels)
+    _require_integers(path, plane.dtype)
+    if plane.lossy:
+        raise _lossy(path, "TIFF", " with JPEG compression")
+    return _one_channel(path, plane.read(), alpha=plane.channels in (2, 4))
+
+
+def _read_array(path: Path, options: ImageOptions) -> Array:
+    image = _ARRAYS[headers.SUFFIXES[path.suffix.lower()]](path, options)
+    channels, height, width = image.shape
+    headers.require_pixels(path, height, width, options.max_pixels, channels)
+    _require_integers(path, image.stored)
+    return _one_channel(path, np.moveaxis(image.read_stored(), 0, -1), alpha=False)
+
+
+def _lossy(path: Path, kind: str, how: str = "") -> DataError:
+    return DataError(
+        f"{path} is a {kind} file, whose compression changes label values.", found=kind + how, expected=_EXPECTED,
+        do=f"save the mask as PNG from its source; a converted {kind} keeps the damage",
+    )
+
+
+def _require_integers(path: Path, dtype: np.dtype[Any]) -> None:
+    if dtype.kind not in "bui":
+        raise DataError(
+            f"{path} holds {dtype} samples, which are no label values.", found=str(dtype),
+            expected="integers", do="save the mask with integer values",
+        )
 
 
 def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
@@ -115,11 +136,22 @@ def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
             f"{path} is a colour-coded mask.", found=f"{colours} colours", expected=_EXPECTED,
             do="replace each colour by the number of its class, and save the mask as a grey PNG",
         )
+    largest = np.iinfo(np.int32).max
+    if first.dtype.itemsize >= 4 and first.size and (first.max() > largest or first.min() < -largest):
+        raise DataError(
+            f"{path} holds label values that are too large.", found=f"up to {first.max()}", expected="at most 65535"
+        )
     return first
 
 
-_READERS: dict[str, Callable[[Path], Array]] = {
+_ARRAYS: dict[str, Callable[[Path, ImageOptions], ArrayImage]] = {headers.NPY: open_npy, headers.ZARR: open_zarr}
+_READERS: dict[str, Callable[[Path, ImageOptions], Array]] = {
     headers.PNG: _read_pillow,
     headers.JPEG: _read_pillow,
+    headers.WEBP: _read_pillow,
+    headers.BMP: _read_pillow,
+    headers.GIF: _read_pillow,
     headers.TIFF: _read_tiff,
+    headers.NPY: _read_array,
+    headers.ZARR: _read_array,
 }

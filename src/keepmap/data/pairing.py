@@ -20,8 +20,8 @@ MASK_ENDINGS = ("_mask", "_label")
 """What the stem of a mask may have on top of its image's."""
 
 _OTHER_PICTURES = (
-    ".bmp", ".gif", ".webp", ".jp2", ".jxl", ".avif", ".heic", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".exr",
-    ".npy", ".npz", ".h5", ".zarr", ".dcm", ".nii", ".nrrd", ".mha", ".czi", ".nd2", ".lif", ".svs", ".ndpi",
+    ".jp2", ".jxl", ".avif", ".heic", ".ppm", ".pgm", ".pbm", ".tga", ".psd", ".exr",
+    ".npz", ".h5", ".dcm", ".nii", ".nrrd", ".mha", ".czi", ".nd2", ".lif", ".svs", ".ndpi",
 )
 """Suffixes of pictures that are not read: refused by name, where other strangers are only mentioned."""
 
@@ -36,8 +36,8 @@ class Pair:
 
 
 def relative_stem(path: Path, folder: Path) -> str:
-    """`path` relative to `folder` without its suffix, "/" between folders, Unicode composed (NFC)."""
-    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix())
+    """`path` relative to `folder` without its suffix (.ome.tif is one), "/" between folders, Unicode composed (NFC)."""
+    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix()).removesuffix(".ome")
 
 
 def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path], list[Finding]]:
@@ -112,7 +112,7 @@ def _judge(path: Path) -> Finding | None:
         )
     if suffix not in headers.SUFFIXES:
         return Finding("note", str(path), f"{path} is no image and is passed over.")
-    if path.is_file():
+    if path.is_file() or (headers.SUFFIXES[suffix] == headers.ZARR and path.is_dir()):
         return None
     try:
         headers.read_head(path)

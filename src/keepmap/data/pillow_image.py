@@ -1,12 +1,12 @@
-"""PNG and JPEG files through Pillow: which modes are read, as what, and which are refused.
+"""PNG, JPEG, WebP, BMP and GIF files through Pillow: which modes are read, as what, and which are refused.
 
 Does not choose between file formats (`images` does) and gives label values no meaning (`masks` does).
-The decoders are called by name: only these two run, and Pillow's size warning, a process-wide setting, plays no part.
+The decoders are called by name: only these run, and Pillow's size warning, a process-wide setting, plays no part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -14,84 +14,133 @@ from typing import NamedTuple
 
 import imagecodecs
 import numpy as np
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from keepmap.data import headers
 from keepmap.errors import DataError, KeepmapError
-from keepmap.protocols import Array, Window
+from keepmap.options import ImageOptions
+from keepmap.protocols import Array, Geometry, Window
 
-_CHANNELS = {"1": 1, "L": 1, "LA": 1, "I": 1, "I;16": 1, "P": 3, "RGB": 3, "RGBA": 3}
+_DECODERS: dict[str, Callable[[Path], ImageFile]] = {
+    headers.PNG: PngImageFile,
+    headers.JPEG: JpegImageFile,
+    headers.WEBP: WebPImageFile,
+    headers.BMP: BmpImageFile,
+    headers.GIF: GifImageFile,
+}
+_CHANNELS = {"1": 1, "L": 1, "LA": 1, "I": 1, "I;16": 1, "P": 3, "RGB": 3, "RGBA": 3, "RGBX": 3}
 """Pillow mode -> channels of the image it is read as; any other mode is refused."""
 
 _DEPTH_BYTE = 24  # of a PNG file: bits per sample, since the header chunk always comes first
 
 
 class Opened(NamedTuple):
-    """A file whose header was read and whose pixels were not. depth: bits per sample. orientation: EXIF, 1..8."""
+    """A file whose header was read and whose pixels were not, at the frame to read.
+
+    depth: bits per sample. orientation: EXIF, 1..8. lossy: whether its compression changes values.
+    """
 
     image: ImageFile
     kind: str
     depth: int
     orientation: int
+    lossy: bool
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Opened]:
-    """Open a PNG or JPEG file, judge its header, and turn whatever its decoder raises into a DataError.
+def opened(path: Path, options: ImageOptions = ImageOptions()) -> Iterator[Opened]:  # noqa: B008
+    """Open a file, judge its header, and turn whatever its decoder raises into a DataError.
 
     A JPEG that carries further pictures (gain map, depth, stereo) is read as its main one.
     """
     head = headers.read_head(path)
     kind = headers.kind_of(head)
-    if kind not in (headers.PNG, headers.JPEG):
-        raise DataError(
-            f"{path} is not the PNG or JPEG file that its name promises.", found=headers.describe_head(head),
-            expected="a PNG or JPEG file", do="save it in that format, or give it the right suffix",
-        )
+    if kind not in _DECODERS:
+        promised = headers.SUFFIXES.get(path.suffix.lower(), headers.PNG)
+        raise headers.wrong_kind(path, headers.describe_head(head), f"a {promised} file")
     try:
-        with PngImageFile(path) if kind == headers.PNG else JpegImageFile(path) as image:
-            _judge(path, image)
+        if kind == headers.WEBP:  # its decoder allocates the image when it opens the file
+            headers.require_pixels(path, *_webp_size(head), options.max_pixels)
+        with _DECODERS[kind](path) as image:
+            _go_to_frame(path, image, options)
             depth = head[_DEPTH_BYTE] if kind == headers.PNG else 8
-            yield Opened(image, kind, depth, headers.exif_orientation(image.info.get("exif", b"")))
-    except (KeepmapError, MemoryError):
+            orientation = headers.exif_orientation(image.info.get("exif", b""))
+            lossy = kind == headers.JPEG or (kind == headers.WEBP and _is_lossy_webp(path.read_bytes()))
+            yield Opened(image, kind, depth, orientation, lossy)
+    except KeepmapError:
         raise
     except Exception as error:
         raise headers.damaged(path, error) from error
 
 
-def _judge(path: Path, image: ImageFile) -> None:
+def _go_to_frame(path: Path, image: ImageFile, options: ImageOptions) -> None:
     width, height = image.size
-    headers.require_pixels(path, height, width)
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise DataError(
-            f"{path} holds {frames} frames.", found=f"an animation of {frames} frames", expected="one image a file",
-            do="save the frames as separate files",
-        )
+    headers.require_pixels(path, height, width, options.max_pixels)
+    frame = headers.choose_frame(path, getattr(image, "n_frames", 1), options.frame)
+    if frame:
+        image.seek(frame)
+        width, height = image.size
+        headers.require_pixels(path, height, width, options.max_pixels)
+
+
+def _webp_size(head: bytes) -> tuple[int, int]:
+    """Height and width in the first 30 bytes of a WebP file; 0 where it is none of the three kinds."""
+    kind, body = head[12:16], head[20:30]
+    if len(body) < 10:
+        return 0, 0
+    if kind == b"VP8X":
+        return 1 + int.from_bytes(body[7:10], "little"), 1 + int.from_bytes(body[4:7], "little")
+    if kind == b"VP8L":
+        bits = int.from_bytes(body[1:5], "little")
+        return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+    if kind == b"VP8 ":
+        return int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
+    return 0, 0
+
+
+def _is_lossy_webp(content: bytes) -> bool:
+    """Whether a WebP file has a chunk of the lossy kind, in itself or in a frame of its animation."""
+    place = 12
+    while place + 8 <= len(content):
+        kind, size = content[place : place + 4], int.from_bytes(content[place + 4 : place + 8], "little")
+        if kind == b"VP8 ":
+            return True
+        place += 24 if kind == b"ANMF" else 8 + size + size % 2
+    return False
 
 
 class PillowImage:
-    """An ArraySource for PNG and JPEG: decoded whole on the first read, then kept.
+    """An ArraySource for PNG, JPEG, WebP, BMP and GIF: decoded whole on the first read, then kept.
 
-    Grey and 1-bit give 1 channel, colour and palette 3, 16-bit PNG uint16; all else uint8. An alpha channel is
-    dropped if every pixel is opaque. Raises DataError, when made for what the header shows, else on reading.
+    Grey and 1-bit give 1 channel, colour and palette 3, as does every GIF; 16-bit PNG gives uint16, all else uint8. An
+    alpha channel is dropped if every pixel is opaque. Raises DataError, when made for what the header shows, else on
+    reading.
     """
 
-    def __init__(self, path: Path) -> None:
+    nodata = None
+
+    def __init__(self, path: Path, options: ImageOptions) -> None:
         self.path = path
-        with opened(path) as file:
+        self._options = options
+        with opened(path, options) as file:
             mode, (width, height) = file.image.mode, file.image.size
             if mode not in _CHANNELS:
                 raise DataError(
                     f"{path} has the colour mode {mode}, which is not read.", found=mode,
                     expected="grey, RGB, palette or 1-bit", do="convert it to RGB or grey",
                 )
+            if _is_deep_colour(file) and getattr(file.image, "n_frames", 1) > 1:
+                raise DataError(f"{path} is an animation of 16 bits.", do="save the frame as a file of its own")
             if headers.turns(file.orientation):
                 width, height = height, width
-            self.shape = (_CHANNELS[mode], height, width)
+            self.shape = (3 if file.kind == headers.GIF else _CHANNELS[mode], height, width)
             self.dtype = np.dtype(np.uint16 if file.depth == 16 else np.uint8)
+            self.geometry = headers.orient_geometry(_geometry(file), file.orientation)
 
     def read(self, window: Window | None = None) -> Array:
         """The window (C, h, w), a view; None reads all. Raises DataError."""
@@ -101,10 +150,17 @@ class PillowImage:
 
     @cached_property
     def _pixels(self) -> Array:
-        with opened(self.path) as file:
-            array = decode_deep(self.path) if _is_deep_colour(file) else _decode(file.image)
+        with opened(self.path, self._options) as file:
+            array = decode_deep(self.path) if _is_deep_colour(file) else _decode(file)
             array = _without_alpha(self.path, array)
             return np.moveaxis(np.ascontiguousarray(headers.orient(array, file.orientation)), -1, 0)
+
+
+def _geometry(file: Opened) -> Geometry:
+    """The pixel size that a header gives on purpose: a JPEG without a unit counts as having none."""
+    across, down = file.image.info.get("dpi", (0, 0))
+    stated = file.kind != headers.JPEG or file.image.info.get("jfif_unit") in (1, 2)
+    return Geometry((1 / float(down), 1 / float(across)), "inch") if stated and across > 0 and down > 0 else Geometry()
 
 
 def _is_deep_colour(file: Opened) -> bool:
@@ -118,16 +174,19 @@ def decode_deep(path: Path) -> Array:
     return array.reshape(*array.shape[:2], -1)
 
 
-def _decode(image: ImageFile) -> Array:
+def _decode(file: Opened) -> Array:
     """(H, W, C) uint8 or uint16, with the alpha channel as the last one where there is any."""
+    image = file.image
     if image.mode in ("I", "I;16"):
         array = np.array(image).astype(np.uint16)
         key = image.info.get("transparency")
         clear = np.where(array == key, 0, 65535).astype(np.uint16)
         return array[..., None] if key is None else np.stack([array, clear], axis=-1)
+    if file.kind == headers.GIF:
+        return np.array(image.convert("RGBA"))
     if "transparency" in image.info:
         return np.array(image.convert("RGBA" if image.mode in ("P", "RGB") else "LA"))
-    array = np.array(image.convert({"1": "L", "P": "RGB"}.get(image.mode, image.mode)))
+    array = np.array(image.convert({"1": "L", "P": "RGB", "RGBX": "RGB"}.get(image.mode, image.mode)))
     return array.reshape(*array.shape[:2], -1)
 
 

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, describe_counts, find_labels, unknown_values
 from keepmap.data.masks import mask_mode, read_mask
 from keepmap.data.pairing import Pair, pair_folders
+from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
 from keepmap.errors import DataError, InputError
+from keepmap.options import ImageOptions
 from keepmap.protocols import Array, ArraySource, Progress
 
 _BAND = 1 << 20  # pixels that are measured at a time
@@ -33,8 +36,9 @@ _MOST_VALUES = 300  # with more, no single file is to blame
 class FileFacts:
     """What a good pair is like.
 
-    height, width: pixels. mask_mode: how the mask stores its values. sums, squares: of the raw values and of their
-    squares, per channel. counts: pixels per label value. row_centres: mean of (row + 0.5) / height per label value.
+    height, width: pixels. mask_mode: how the mask stores its values. measured: pixels but those of nodata, which
+    nothing else counts. sums, squares: of the raw values and of their squares, per channel. low, high: smallest and
+    largest raw value. counts: pixels per label value. row_centres: mean of (row + 0.5) / height per label value.
     brightness: mean over its pixels of the mean over the channels, raw, per label value.
     """
 
@@ -46,8 +50,11 @@ class FileFacts:
     channels: int
     dtype: str
     mask_mode: str
+    measured: int
     sums: tuple[float, ...]
     squares: tuple[float, ...]
+    low: float
+    high: float
     counts: dict[int, int]
     row_centres: dict[int, float]
     brightness: dict[int, float]
@@ -90,17 +97,25 @@ class DataReport:
 
 
 def scan(
-    images: Path, masks: Path, *, class_names: tuple[str, ...] | None, ignore: str, progress: Progress, least: int = 2
+    images: Path,
+    masks: Path,
+    *,
+    class_names: tuple[str, ...] | None,
+    ignore: str,
+    progress: Progress,
+    reading: ImageOptions = ImageOptions(),  # noqa: B008
+    least: int = 2,
 ) -> DataReport:
     """Read every image and mask once, on all threads, and report all that is wrong together with the facts.
 
-    class_names, ignore: as for `labels.find_labels`. least: pairs that the caller needs, 2 for training.
+    class_names, ignore: as for `labels.find_labels`. reading: how files are read. least: pairs that the caller needs,
+    2 for training.
     Raises DataError if a folder cannot be listed, OptionError for an `ignore` that is no value.
     """
     pairs, findings = pair_folders(images, masks)
     facts = []
     with ThreadPoolExecutor(resources.thread_count()) as pool, progress.track("check", len(pairs), "images") as tracker:
-        for result in pool.map(_examine, pairs):
+        for result in pool.map(partial(_examine, options=reading), pairs):
             if isinstance(result, FileFacts):
                 facts.append(result)
             else:
@@ -110,6 +125,7 @@ def scan(
         findings.append(_too_few(images, pairs, least))
     facts, strangers = _of_one_kind(facts)
     findings += strangers
+    findings += _unmeasured(images, facts)
     labels, sentence = None, ""
     if facts:
         try:
@@ -127,23 +143,37 @@ def _too_few(images: Path, pairs: Sequence[Pair], least: int) -> Finding:
     )
 
 
-def _examine(pair: Pair) -> FileFacts | list[Finding]:
+def _unmeasured(images: Path, facts: Sequence[FileFacts]) -> list[Finding]:
+    """A note on the pixels that were never measured."""
+    holes = [fact for fact in facts if fact.measured < fact.height * fact.width]
+    if not holes:
+        return []
+    share = 1 - sum(fact.measured for fact in holes) / sum(fact.height * fact.width for fact in holes)
+    return [
+        Finding(
+            "note", str(images), f"{len(holes)} of {len(facts)} images have pixels that were never measured (nodata).",
+            f"{share:.2%} of their pixels", "pixels that count neither in the loss nor in scores",
+        )
+    ]
+
+
+def _examine(pair: Pair, options: ImageOptions) -> FileFacts | list[Finding]:
     """The facts of a pair, or all that is wrong with its files."""
     findings: list[Finding] = []
     source, mask = None, None
     try:
-        source = open_image(pair.image)
+        source = open_image(pair.image, options)
     except DataError as error:
         findings.append(Finding.of(error, pair.image))
     try:
-        mask = read_mask(pair.mask)
+        mask = read_mask(pair.mask, options)
         if mask.min() < 0 or mask.max() > _LARGEST_VALUE:
             findings.append(_out_of_range(pair.mask, mask))
     except DataError as error:
         findings.append(Finding.of(error, pair.mask))
     try:
         if source and mask is not None and not findings and mask.shape == source.shape[1:]:
-            return _measure(pair, source, mask)
+            return _measure(pair, source, mask, options)
         for _ in _bands(source) if source else ():
             continue
     except DataError as error:
@@ -179,31 +209,47 @@ def _bands(source: ArraySource) -> Iterator[tuple[slice, Array]]:
         yield rows, source.read((rows, slice(0, width)))
 
 
-def _measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32]) -> FileFacts:
+def _measure(
+    pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], options: ImageOptions
+) -> FileFacts:
     channels, height, width = source.shape
     values = np.flatnonzero(np.bincount(mask.ravel()))
     place = np.zeros(int(values[-1]) + 1, np.intp)
     place[values] = np.arange(len(values))
     sums, squares = np.zeros(channels), np.zeros(channels)
     counts, rows_sum, light = (np.zeros(len(values)) for _ in range(3))
+    low, high = (np.inf, -np.inf) if source.dtype.kind == "f" else (0.0, float(np.iinfo(source.dtype).max))
+    bad, bins = 0, len(values) + 1  # the last one for what was not measured
     for rows, band in _bands(source):
+        places = np.take(place, mask[rows])
+        if source.nodata is not None:
+            places[unmeasured(band, source.nodata)] = bins - 1
+            band = filled(band, source.nodata, np.zeros(channels))
+        if source.dtype.kind == "f":
+            bad += count_not_finite(band)
+            if bad:
+                continue
+            measured = band[:, places < bins - 1]
+            low, high = float(measured.min(initial=low)), float(measured.max(initial=high))
         pixels = np.ascontiguousarray(band).reshape(channels, -1).astype(np.float64)
         sums += pixels.sum(axis=1)
         squares += np.einsum("cp,cp->c", pixels, pixels)
-        places = np.take(place, mask[rows])
-        light += np.bincount(places.ravel(), weights=pixels.mean(axis=0), minlength=len(values))
+        light += np.bincount(places.ravel(), weights=pixels.mean(axis=0), minlength=bins)[:-1]
         rows_of = np.arange(rows.stop - rows.start)
-        by_row = np.bincount((places + len(values) * rows_of[:, None]).ravel(), minlength=len(values) * len(rows_of))
-        by_row = by_row.reshape(len(rows_of), len(values))
+        by_row = np.bincount((places + bins * rows_of[:, None]).ravel(), minlength=bins * len(rows_of))
+        by_row = by_row.reshape(len(rows_of), bins)[:, :-1]
         counts += by_row.sum(axis=0)
         rows_sum += (rows_of + rows.start + 0.5) @ by_row
-    keys = [int(value) for value in values]
+    if bad:
+        raise not_finite(pair.image, bad, channels * height * width)
+    seen = counts > 0  # a value may occur only where nothing was measured
+    keys = [int(value) for value in values[seen]]
     return FileFacts(
-        pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask),
-        tuple(sums.tolist()), tuple(squares.tolist()),
-        {key: int(count) for key, count in zip(keys, counts, strict=True)},
-        dict(zip(keys, (rows_sum / counts / height).tolist(), strict=True)),
-        dict(zip(keys, (light / counts).tolist(), strict=True)),
+        pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask, options),
+        int(counts.sum()), tuple(sums.tolist()), tuple(squares.tolist()), low, high,
+        {key: int(count) for key, count in zip(keys, counts[seen], strict=True)},
+        dict(zip(keys, (rows_sum[seen] / counts[seen] / height).tolist(), strict=True)),
+        dict(zip(keys, (light[seen] / counts[seen]).tolist(), strict=True)),
     )
 
 

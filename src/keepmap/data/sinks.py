@@ -6,10 +6,11 @@ Does not know what the values mean, nor in which order the windows come.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -17,27 +18,23 @@ import tifffile
 from PIL import Image
 
 from keepmap.config import whole_file
+from keepmap.data.tiff_tags import METRES, tiff_options
+from keepmap.data.zarr_image import write_zarr
 from keepmap.errors import OutputError
-from keepmap.protocols import Array, ArraySink, Window
+from keepmap.protocols import Array, Geometry, Window
 
-_Encoder = Callable[[Array, Path], None]
+_BIG = 2**32 - 2**25  # bytes of a file beyond which a TIFF has to be a BigTIFF
+_TILE = 256  # side of the tiles of a TIFF, in px
+_TILED = 2048  # a TIFF with a longer side is tiled
 
 
-class FileSink:
-    """An ArraySink whose windows gather in an array, in memory or mapped to a hidden file beside the target.
+class LabelSink:
+    """An ArraySink whose windows gather in an array (H, W), or (K, H, W) for windows (K, h, w)."""
 
-    shape: (H, W), or (K, H, W) for windows (K, h, w). encode writes the whole array to the path it is given; None if
-    the mapped file is the result already. Raises OutputError where the disk refuses, or pixels were never written.
-    """
-
-    def __init__(
-        self, path: Path, shape: tuple[int, ...], array: Array, encode: _Encoder | None, mapped: Path | None
-    ) -> None:
+    def __init__(self, path: Path, array: Array) -> None:
         self.path = path
         self._array: Array | None = array
-        self._encode = encode
-        self._mapped = mapped
-        self._missing = shape[-2] * shape[-1]
+        self._missing = array.shape[-2] * array.shape[-1]
 
     def write(self, window: Window, labels: Array) -> None:
         """Put (h, w), or (K, h, w), at `window`; each pixel is to be written once."""
@@ -46,69 +43,70 @@ class FileSink:
         self._array[(..., *window)] = labels
         self._missing -= (window[0].stop - window[0].start) * (window[1].stop - window[1].start)
 
-    def __enter__(self) -> FileSink:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Name the file, if all pixels came and no exception passes through; remove what is left."""
-        partial = partial_path(self.path)
-        try:
-            if kind is None:
-                self._finish(partial)
-        except OSError as failure:
-            raise _refused(self.path, failure) from failure
-        finally:
-            self._array = None
-            for leftover in (partial, self._mapped):
-                if leftover is not None:
-                    leftover.unlink(missing_ok=True)
-
-    def _finish(self, partial: Path) -> None:
-        if self._missing > 0:
+    def finish(self) -> Array:
+        """The whole array, which is given up. Raises OutputError if pixels were never written."""
+        array, self._array = self._array, None
+        if array is None or self._missing > 0:
             raise OutputError(f"{self.path} was not finished.", found=f"{self._missing} px were never written")
-        array = self._array
-        if self._encode is not None and array is not None:
-            self._encode(array, partial)
-        elif isinstance(array, np.memmap):
-            array.flush()
-        del array
-        self._array = None  # a mapped file cannot be renamed everywhere
-        (partial if self._encode is not None else self._mapped or partial).replace(self.path)
+        return array
 
 
-def partial_path(path: Path) -> Path:
-    """The hidden file beside `path` in which it grows."""
-    return path.with_name(f".{path.name}.partial")
+class _Writer(NamedTuple):
+    """How one format is written. on_disk: the windows gather in a hidden file, not in memory."""
+
+    on_disk: bool
+    encode: Callable[[Array, Path, Geometry, float | None], None]
+    whole: Callable[[Path], AbstractContextManager[Path]]
 
 
-def open_sink(path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> ArraySink:
-    """A sink for label values (H, W), uint8 or uint16: .png, held in memory, or .tif, held on disk and compressed.
+def open_sink(
+    path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, geometry: Geometry = Geometry(),  # noqa: B008
+    nodata: float | None = None,
+) -> AbstractContextManager[LabelSink]:  # fmt: skip
+    """A sink for label values (H, W), uint8 or uint16, in the format of the suffix: .png, .tif or .zarr.
 
-    Folders are made as needed. Raises OutputError for another suffix, or where the folder cannot be written.
+    geometry: written into the file as far as its format can hold it. nodata: value that a TIFF declares to be none.
+    Folders are made as needed. Raises OutputError for another suffix, where the disk refuses, or where pixels were
+    never written.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        _make_folder(path)
-        return FileSink(path, shape, np.zeros(shape, dtype), _encode_png, None)
-    if suffix in (".tif", ".tiff"):
-        mapped = path.with_name(f".{path.name}.pixels")
-        return FileSink(path, shape, _map(path, mapped, shape, dtype), _encode_tiff, mapped)
-    raise OutputError(f"{path} has a suffix for which no writer exists.", found=suffix, expected=".png or .tif")
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        raise OutputError(
+            f"{path} has a suffix for which no writer exists.", found=path.suffix, expected=", ".join(_WRITERS)
+        )
+    return _gather(path, shape, np.dtype(dtype), writer, geometry, nodata)
 
 
-def open_probabilities(path: Path, shape: tuple[int, int, int]) -> FileSink:
+@contextmanager
+def _gather(
+    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], writer: _Writer, geometry: Geometry, nodata: float | None
+) -> Iterator[LabelSink]:
+    _make_folder(path)
+    with writer.whole(path) as partial:
+        hidden = path.with_name(f".{path.name}.pixels")
+        try:
+            sink = LabelSink(path, _map(hidden, shape, dtype) if writer.on_disk else np.zeros(shape, dtype))
+            yield sink
+            writer.encode(sink.finish(), partial, geometry, nodata)
+        finally:
+            hidden.unlink(missing_ok=True)
+
+
+@contextmanager
+def open_probabilities(path: Path, shape: tuple[int, int, int]) -> Iterator[LabelSink]:
     """A sink for float32 windows (K, h, w) of one .npy array (K, H, W), which is never held in memory."""
-    mapped = partial_path(path)
-    return FileSink(path, shape, _map(path, mapped, shape, np.float32), None, mapped)
+    _make_folder(path)
+    with whole_file(path) as partial:
+        sink = LabelSink(path, _map(partial, shape, np.dtype(np.float32)))
+        yield sink
+        sink.finish()  # and let go of the map, since a mapped file cannot be renamed everywhere
 
 
 def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     """Write an RGB picture (H, W, 3) uint8 as PNG, whole or not at all. Raises OutputError."""
     _make_folder(path)
     with whole_file(path) as partial:
-        _encode_png(picture, partial)
+        _encode_png(picture, partial, Geometry(), None)
 
 
 def write_array(path: Path, array: Array) -> None:
@@ -125,27 +123,62 @@ def _make_folder(path: Path) -> None:
         raise _refused(path, error) from error
 
 
-def _map(path: Path, mapped: Path, shape: tuple[int, ...], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """A zero array on disk, in a .npy file named `mapped`."""
-    _make_folder(path)
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
+    """A zero array on disk, in a .npy file."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a fatal signal while writing
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
+
+
+@contextmanager
+def _whole_folder(path: Path) -> Iterator[Path]:
+    """As `whole_file`, for a folder: one that is there already makes room when the new one is complete."""
+    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
     try:
-        array = np.lib.format.open_memmap(mapped, mode="w+", dtype=np.dtype(dtype), shape=shape)
-        if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a fatal signal while writing
-            with mapped.open("r+b") as file:
-                os.posix_fallocate(file.fileno(), 0, mapped.stat().st_size)
-        return array
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
+        yield partial
+        if path.exists():
+            path.replace(old)
+        partial.replace(path)
     except OSError as error:
-        mapped.unlink(missing_ok=True)
         raise _refused(path, error) from error
+    finally:
+        for left in (partial, old):
+            shutil.rmtree(left, ignore_errors=True)
 
 
-def _encode_png(array: Array, path: Path) -> None:
-    Image.fromarray(array).save(path, format="PNG")
+def _encode_png(array: Array, path: Path, geometry: Geometry, _: float | None) -> None:
+    options = {}
+    if geometry.spacing is not None and geometry.unit in METRES:
+        inch = METRES["inch"] / METRES[geometry.unit]
+        options["dpi"] = (inch / geometry.spacing[1], inch / geometry.spacing[0])
+    Image.fromarray(array).save(path, format="PNG", **options)
 
 
-def _encode_tiff(array: Array, path: Path) -> None:
+def _encode_tiff(array: Array, path: Path, geometry: Geometry, nodata: float | None) -> None:
     colour: Literal["minisblack"] = "minisblack"
-    tifffile.imwrite(path, array, photometric=colour, compression="zlib", predictor=False, metadata=None)
+    tile = (_TILE, _TILE) if max(array.shape) > _TILED else None
+    ome = path.name.lower().removesuffix(".partial").endswith((".ome.tif", ".ome.tiff"))
+    tifffile.imwrite(
+        path, array, photometric=colour, compression="zlib", predictor=False, tile=tile, bigtiff=array.nbytes > _BIG,
+        **tiff_options(geometry, nodata, ome=ome),
+    )  # fmt: skip
+
+
+def _encode_zarr(array: Array, path: Path, geometry: Geometry, _: float | None) -> None:
+    write_zarr(array, path, geometry)
+
+
+_TIFF = _Writer(True, _encode_tiff, whole_file)
+_WRITERS = {
+    ".png": _Writer(False, _encode_png, whole_file),
+    ".tif": _TIFF,
+    ".tiff": _TIFF,
+    ".zarr": _Writer(True, _encode_zarr, _whole_folder),
+}
 
 
 def _refused(path: Path, error: OSError) -> OutputError:

@@ -12,10 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from keepmap.data.images import open_image
-from keepmap.data.labels import LabelSet
+from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import read_mask
+from keepmap.data.samples import filled, unmeasured
 from keepmap.data.scan import FileFacts
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
 from keepmap.protocols import Array
 
 Sample = tuple[Array, npt.NDArray[np.int16]]
@@ -24,10 +26,18 @@ Sample = tuple[Array, npt.NDArray[np.int16]]
 class SampleStore:
     """The pairs of `facts` as arrays. Safe to read from several threads; no array may be written to.
 
-    limit_bytes: memory for what is kept; the pairs that come first are kept, for good.
+    limit_bytes: memory for what is kept; the pairs that come first are kept, for good. reading: how files are read.
+    Pixels that were never measured have the mean of their image and are ignored.
     """
 
-    def __init__(self, facts: Sequence[FileFacts], labels: LabelSet, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        facts: Sequence[FileFacts],
+        labels: LabelSet,
+        limit_bytes: int,
+        reading: ImageOptions = ImageOptions(),  # noqa: B008
+    ) -> None:
+        self._reading = reading
         self.facts = tuple(facts)
         self.labels = labels
         self._limit = limit_bytes
@@ -56,7 +66,8 @@ class SampleStore:
         return sample
 
     def _read(self, fact: FileFacts) -> Sample:
-        image, values = open_image(fact.image).read(), read_mask(fact.mask)
+        source = open_image(fact.image, self._reading)
+        image, values = source.read(), read_mask(fact.mask, self._reading)
         expected = (fact.channels, fact.height, fact.width)
         for path, shape in ((fact.image, image.shape), (fact.mask, (fact.channels, *values.shape))):
             if shape != expected:
@@ -64,4 +75,8 @@ class SampleStore:
                     f"{path} has changed since it was checked.", found=f"(C, H, W) = {shape}",
                     expected=f"(C, H, W) = {expected}", do="leave the data alone while training, and start again",
                 )
-        return image, self.labels.encode(values, fact.mask)
+        classes = self.labels.encode(values, fact.mask)
+        if source.nodata is not None:
+            classes[unmeasured(image, source.nodata)] = IGNORE_INDEX
+            image = filled(image, source.nodata, np.divide(fact.sums, max(fact.measured, 1)))
+        return image, classes

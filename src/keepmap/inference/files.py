@@ -14,17 +14,22 @@ from pathlib import Path
 
 import numpy as np
 
-from keepmap.data.headers import require_pixels
+from keepmap.data import headers
 from keepmap.data.images import open_image
+from keepmap.data.labels import IGNORE_INDEX
 from keepmap.data.masks import read_mask
 from keepmap.data.overlay import draw_overlay
 from keepmap.data.pairing import list_images
 from keepmap.data.sinks import open_probabilities, open_sink, write_array, write_picture
+from keepmap.data.zarr_image import is_zarr_folder
 from keepmap.errors import DataError, InputError, OutputError
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
+from keepmap.options import ImageOptions
 from keepmap.protocols import Progress, Silent, Tracker
 
-_TIFF = (".tif", ".tiff")
+_WRITTEN = {headers.TIFF: ".tif", headers.NPY: ".tif", headers.ZARR: ".zarr"}
+"""Kind of an image -> suffix of its mask; that of all others, which are decoded whole, is .png."""
+
 _SHOWN = 5
 
 
@@ -58,8 +63,8 @@ def plan_outputs(
     """What is written for each input, and the files in folders that are pictures but cannot be read.
 
     inputs: files, and folders whose structure is kept below `out`; the same file twice counts once. An image becomes
-    OUT/STEM.png (.tif for TIFF), OUT/STEM_overlay.png, OUT/STEM.npy and OUT/STEM_coarse.npy. `out` itself is left out
-    of folders.
+    OUT/STEM.png (.tif for TIFF and .npy, .zarr for Zarr), OUT/STEM_overlay.png, OUT/STEM_probabilities.npy and
+    OUT/STEM_coarse.npy. `out` itself is left out of folders.
     Raises DataError where an input is missing or there is no image, OutputError where two inputs share an output or
     an output would replace an input. Touches no file.
     """
@@ -68,14 +73,14 @@ def plan_outputs(
     for path in inputs:
         if not path.exists():
             raise DataError(f"{path} does not exist.", expected="an image file, or a folder of them")
-        if path.is_dir():
+        if path.is_dir() and not _is_zarr(path):
             files, findings = list_images(path, without=out if out.is_dir() and not _same(out, path) else None)
             images.update({file: file.relative_to(path) for file in files})
             failures += [Failure(Path(f.file), f.to_error()) for f in findings if f.severity == "error"]
         else:
             images[path] = Path(path.name)
     if not images and not failures:
-        raise DataError(f"There are no images in {', '.join(map(str, inputs))}.", expected="PNG, JPEG or TIFF files")
+        raise DataError(f"There are no images in {', '.join(map(str, inputs))}.", expected=headers.FORMATS)
     jobs = [_job(image, out / relative, overlay, probabilities, coarse) for image, relative in images.items()]
     return _without_clashes(jobs), failures
 
@@ -88,10 +93,12 @@ def predict_files(
     overlay: bool = False,
     probabilities: bool = False,
     coarse: bool = False,
+    reading: ImageOptions = ImageOptions(),  # noqa: B008
     progress: Progress | None = None,
 ) -> list[Path]:
     """Predict images into `out` and return the paths of their masks; see `plan_outputs` for the names.
 
+    reading: how the images are read.
     Each file appears under its name only when it is whole; older files of the same name are replaced. An image that
     cannot be predicted does not stop the others: DataError at the end names it. OutputError, before the first image,
     where `out` cannot be written.
@@ -105,10 +112,10 @@ def predict_files(
     sized: list[tuple[Job, int]] = []
     for job in jobs:
         try:
-            source = open_image(job.image)
+            source = open_image(job.image, reading)
             predictor.check(source)
-            if job.overlay is not None:
-                require_pixels(job.image, source.shape[1], source.shape[2])
+            if job.overlay is not None or job.coarse is not None:
+                headers.require_pixels(job.image, *source.shape[1:], reading.max_pixels, source.shape[0])
         except DataError as error:
             failures.append(Failure(job.image, error))
         else:
@@ -117,7 +124,7 @@ def predict_files(
     with show.track("predict", sum(pixels for _, pixels in sized) / MEGAPIXEL, "megapixels") as tracker:
         for job, _ in sized:
             try:
-                _predict_one(predictor, job, tracker, show)
+                _predict_one(predictor, job, reading, tracker, show)
             except DataError as error:
                 failures.append(Failure(job.image, error))
             else:
@@ -143,33 +150,40 @@ def prepare_folders(folders: set[Path]) -> None:
             ) from error
 
 
-def _predict_one(predictor: Predictor, job: Job, tracker: Tracker, progress: Progress) -> None:
-    source = open_image(job.image)
+def _predict_one(
+    predictor: Predictor, job: Job, reading: ImageOptions, tracker: Tracker, progress: Progress
+) -> None:
+    source = open_image(job.image, reading)
     way = predictor.plan_way(*source.shape[1:])
     if way.kind == "tiles":
         rows, columns = way.window
         progress.say(f"{job.image}: {way.tiles} tiles of {rows} x {columns} px; {way.because}.")
     labels = predictor.labels
-    dtype = np.dtype(np.uint8 if max(labels.values) < 256 else np.uint16)
+    blank = None if source.nodata is None else labels.blank
+    dtype = np.dtype(np.uint8 if max(*labels.values, blank or 0) < 256 else np.uint16)
     with ExitStack() as stack:
-        sink = stack.enter_context(open_sink(job.mask, source.shape[1:], dtype))
+        sink = stack.enter_context(open_sink(job.mask, source.shape[1:], dtype, source.geometry, blank))
         values = None
         if job.probabilities is not None:
             values = stack.enter_context(open_probabilities(job.probabilities, (labels.count, *source.shape[1:])))
         predictor.predict(source, sink, probabilities=values, tracker=tracker)
     if job.coarse is not None:
-        write_array(job.coarse, predictor.coarse(source.read(), str(job.image)))
+        write_array(job.coarse, predictor.coarse(predictor.read(source), str(job.image)))
     if job.overlay is not None:
-        write_picture(job.overlay, draw_overlay(source.read(), labels.encode(read_mask(job.mask), job.mask), labels))
+        written = read_mask(job.mask, reading)
+        empty = written == labels.blank if source.nodata is not None else np.zeros(written.shape, bool)
+        indices = labels.encode(np.where(empty, labels.values[0], written), job.mask)
+        indices[empty] = IGNORE_INDEX
+        write_picture(job.overlay, draw_overlay(source.read(), indices, labels))
 
 
 def _job(image: Path, target: Path, overlay: bool, probabilities: bool, coarse: bool) -> Job:
-    suffix = ".tif" if image.suffix.lower() in _TIFF else ".png"
+    suffix = _WRITTEN.get(headers.SUFFIXES.get(image.suffix.lower(), ""), ".png")
     return Job(
         image,
         target.with_name(target.stem + suffix),
         target.with_name(f"{target.stem}_overlay.png") if overlay else None,
-        target.with_name(f"{target.stem}.npy") if probabilities else None,
+        target.with_name(f"{target.stem}_probabilities.npy") if probabilities else None,
         target.with_name(f"{target.stem}_coarse.npy") if coarse else None,
     )
 
@@ -196,10 +210,14 @@ def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
                     f"{images[path.resolve()]} is an input and would be replaced by the prediction for {job.image}.",
                     do="choose another -o OUT",
                 )
-            if path.is_dir():
+            if path.is_dir() and not (_is_zarr(path) and is_zarr_folder(path)):
                 raise OutputError(f"{path} is a folder, where a file is to be written.", do="choose another -o OUT")
         kept.append(job)
     return kept
+
+
+def _is_zarr(path: Path) -> bool:
+    return headers.SUFFIXES.get(path.suffix.lower()) == headers.ZARR
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from keepmap.data.labels import LabelSet
+from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
 from keepmap.errors import DataError
 from keepmap.geometry.tiles import cover
 from keepmap.inference.way import Limits, Way, plan_way
@@ -91,21 +92,32 @@ class Predictor:
     ) -> Way:
         """From file to file: read `source` window by window, write label values to `sink`.
 
+        Where nothing was measured (see `ArraySource.nodata`) the label is `labels.blank`.
         probabilities: receives windows (K, h, w) float32; then each label is the class of the highest of them.
         tracker: advanced by the megapixels done. Returns the way that was taken. Raises DataError.
         """
         tracker = tracker or Silent()
         self.check(source)
         output: Output = "labels" if probabilities is None else "probabilities"
-        for window, part in self._parts(source.read, source.shape, output, str(source.path)):
+        for window, part in self._parts(self._reader_of(source), source.shape, output, str(source.path)):
             if probabilities is None:
                 indices = part
             else:
                 probabilities.write(window, part)
                 indices = part.argmax(axis=0)
-            sink.write(window, self.labels.decode(indices))
+            labels = self.labels.decode(indices)
+            if source.nodata is not None:
+                labels = np.where(unmeasured(source.read(window), source.nodata), self.labels.blank, labels)
+            sink.write(window, labels)
             tracker.advance(indices.size / MEGAPIXEL)
         return self.plan_way(*source.shape[1:])
+
+    def read(self, source: ArraySource) -> Array:
+        """The whole image (C, H, W) as the network is to see it: what was not measured has the training mean."""
+        return self._reader_of(source)((slice(0, source.shape[1]), slice(0, source.shape[2])))
+
+    def _reader_of(self, source: ArraySource) -> Callable[[Window], Array]:
+        return lambda window: filled(source.read(window), source.nodata, self.runtime.mean)
 
     def plan_way(self, height: int, width: int) -> Way:
         """Whether an image of this size goes in one pass or in tiles, and why."""
@@ -147,7 +159,8 @@ class Predictor:
             pixels = read((tile.read[0], tile.read[1]))
             if pixels.dtype.kind == "f":
                 pixels = pixels.astype(np.float32, copy=False)
-                _check_finite(pixels, where)
+                if bad := count_not_finite(pixels):
+                    raise not_finite(where, bad, pixels.size)
             result = self.runtime.run(pixels[np.newaxis], output)[0]
             yield (tile.write[0], tile.write[1]), result[(..., *tile.crop)]
 
@@ -163,17 +176,6 @@ def _channels_first(image: Array) -> Array:
 
 def _reader(image: Array) -> Callable[[Window], Array]:
     return lambda window: image[(slice(None), *window)]
-
-
-def _check_finite(pixels: Array, where: str) -> None:
-    share = 1 - float(np.isfinite(pixels).mean())
-    if share:
-        raise DataError(
-            f"{where} has values that are no numbers.",
-            found=f"NaN or infinity in {share:.2%} of the values read",
-            expected="finite numbers",
-            do="replace them in the image",
-        )
 
 
 def _count(channels: int) -> str:

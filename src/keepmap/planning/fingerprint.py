@@ -18,9 +18,9 @@ from keepmap.data.scan import FileFacts
 class Fingerprint:
     """Figures of a data set. Lengths in pixels, intensities in raw values, shares from 0 to 1.
 
-    class_shares: share of the labelled pixels, by class. row_offsets: mean row of a class relative to the
-    middle, from -0.5 (top) to 0.5 (bottom). brighter: share of the images in which what is not the first
-    class is brighter than the first class.
+    value_range: smallest and largest value, for integers those of their type. class_shares: share of the labelled
+    pixels, by class. row_offsets: mean row of a class relative to the middle, from -0.5 (top) to 0.5 (bottom).
+    brighter: share of the images in which what is not the first class is brighter than the first class.
     """
 
     images: int
@@ -30,6 +30,7 @@ class Fingerprint:
     median_width: int
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
+    value_range: tuple[float, float]
     class_shares: tuple[float, ...]
     row_offsets: tuple[float, ...]
     brighter: float
@@ -38,7 +39,7 @@ class Fingerprint:
 def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
     """The figures of the images behind `facts`, at least one."""
     heights, widths = [f.height for f in facts], [f.width for f in facts]
-    pixels = sum(h * w for h, w in zip(heights, widths, strict=True))
+    pixels = max(1, sum(f.measured for f in facts))
     mean = np.sum([f.sums for f in facts], axis=0) / pixels
     variance = np.sum([f.squares for f in facts], axis=0) / pixels - mean**2
     counts = np.array([sum(f.counts.get(value, 0) for f in facts) for value in labels.values], float)
@@ -50,6 +51,7 @@ def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
         median_width=int(np.median(widths)),
         mean=tuple(float(m) for m in mean),
         deviation=tuple(float(np.sqrt(max(v, 0.0))) for v in variance),
+        value_range=(min(f.low for f in facts), max(f.high for f in facts)),
         class_shares=tuple(float(s) for s in counts / max(counts.sum(), 1.0)),
         row_offsets=tuple(_row_offset(facts, value) for value in labels.values),
         brighter=_share_brighter(facts, labels),

@@ -337,7 +337,7 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
         validate_every=0, validation_seconds=0.0, warm_up=0,
         learning_rate=2e-3, weight_decay=1e-2, scale=(0.6, 1.7), upright=upright,
         invert=0.15 if mixed else 0.0, gain=0.3, shift=round(0.4 * statistics.fmean(figures.deviation), 3),
-        value_range=(0.0, 255.0 if figures.dtype == "uint8" else 65535.0), seed=wanted.seed,
+        value_range=figures.value_range, seed=wanted.seed,
         because={
             "network": choice.because,
             "options": choice.because,
@@ -353,7 +353,7 @@ def _fixed(choice: Choice, figures: Fingerprint, wanted: TrainOptions, here: Sit
             "invert": f"the first class is darker than the others in {figures.brighter:.0%} of the images",
             "gain": "exposure varies",
             "shift": "0.4 standard deviations of the training images, in raw values",
-            "value_range": f"{figures.dtype} images",
+            "value_range": f"{figures.dtype} images" + ", smallest to largest value" * (figures.dtype == "float32"),
             "seed": "--seed",
         },
     )  # fmt: skip

@@ -67,6 +67,8 @@ class Runtime:
         self._network: nn.Module = private.to(self.device).to(memory_format=torch.channels_last)
         self.channels: int = network.channels
         self.classes: int = network.classes
+        mean = getattr(network, "mean", None)
+        self.mean: Array = np.zeros(network.channels) if mean is None else mean.detach().cpu().numpy()
         self.stride: int = network.stride
         self.reach: tuple[int, int] = network.reach
         self.local: bool = network.local

@@ -28,7 +28,7 @@ from keepmap.networks.catalogue import NETWORKS, build_network, is_listed, netwo
 from keepmap.networks.encoders import check_encoder
 from keepmap.networks.network import Network
 from keepmap.networks.timm_encoder import PREFIX
-from keepmap.options import TrainOptions, parse_time
+from keepmap.options import ImageOptions, TrainOptions, parse_time
 from keepmap.planning.fingerprint import fingerprint
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
@@ -127,7 +127,7 @@ def begin(
         write_json(run.split_file, to_dict(split), format=FORMAT)
         write_json(run.plan_file, plan.rows(), format=PLAN_FORMAT)
         run.write_config(config)
-        return plan, _train(network, plan, parts, run, progress)
+        return plan, _train(network, plan, parts, run, split.options, progress)
 
 
 def go_on(run: RunFolder, progress: Progress, given: Segmenter | None = None) -> tuple[Plan, Position]:
@@ -166,7 +166,7 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
             do="restore the folders, or begin a new RUN",
         )
     _say_network(config.network, config.options, plan.because["network"], progress)
-    return plan, _train(network, plan, parts, run, progress)
+    return plan, _train(network, plan, parts, run, split.options, progress)
 
 
 def _as_typed(value: object) -> str:
@@ -242,7 +242,7 @@ def _as_set(choice: Choice, options: TrainOptions) -> Choice:
 def _read(
     images: Path, masks: Path, names: tuple[str, ...] | None, options: TrainOptions, progress: Progress
 ) -> tuple[Parts, Split]:
-    report = scan(images, masks, class_names=names, ignore=options.ignore, progress=progress)
+    report = scan(images, masks, class_names=names, ignore=options.ignore, reading=options, progress=progress)
     report.raise_if_failed()
     labels = report.labels
     if labels is None:
@@ -322,10 +322,12 @@ def _say_plan(plan: Plan, engine: Engine, progress: Progress) -> None:
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
-def _train(network: Any, plan: Plan, parts: Parts, run: RunFolder, progress: Progress) -> Position:
+def _train(
+    network: Any, plan: Plan, parts: Parts, run: RunFolder, reading: ImageOptions, progress: Progress
+) -> Position:
     limit = free_memory() // 4
-    store = SampleStore(parts.train, parts.labels, limit)
-    held_out = SampleStore(parts.validation, parts.labels, limit // 4)
+    store = SampleStore(parts.train, parts.labels, limit, reading)
+    held_out = SampleStore(parts.validation, parts.labels, limit // 4, reading)
     how = Augmentation(
         scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=plan.gain, shift=plan.shift,
         value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,

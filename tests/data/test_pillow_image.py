@@ -17,6 +17,7 @@ from PIL import Image, ImageOps
 from keepmap.data.pillow_image import PillowImage
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
+from keepmap.protocols import Geometry
 
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
@@ -173,11 +174,100 @@ def test_text_named_png_is_shown(tmp_path: Path) -> None:
         PillowImage(tmp_path / "x.png", ImageOptions())
 
 
-def test_an_animation_is_refused_with_its_frames(tmp_path: Path) -> None:
-    frames = [Image.fromarray(RGB), Image.fromarray(255 - RGB)]
-    frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
-    with pytest.raises(DataError, match=r"x\.png holds 2 frames"):
-        PillowImage(tmp_path / "x.png", ImageOptions())
+@pytest.mark.parametrize("name", ["x.png", "x.apng", "x.gif", "x.webp"])
+def test_an_animation_is_refused_with_its_frames_or_one_is_chosen(tmp_path: Path, name: str) -> None:
+    first = np.where(RGB[..., :1] > 99, RGB[:1, :1], 255 - RGB[:1, :1])  # two colours, which a GIF holds exactly
+    arrays = [first, 255 - first, first[::-1]]
+    images = [Image.fromarray(array) for array in arrays]
+    kind = {"format": "PNG"} if name == "x.apng" else {}
+    lossless = {"lossless": True} if name == "x.webp" else {}
+    images[0].save(tmp_path / name, save_all=True, append_images=images[1:], **kind, **lossless)
+    with pytest.raises(DataError, match=rf"(?s){name} holds 3 frames.*--frame N with N from 0 to 2"):
+        PillowImage(tmp_path / name, ImageOptions())
+    for n, array in enumerate(arrays):
+        assert np.array_equal(PillowImage(tmp_path / name, ImageOptions(frame=n)).read(), array.transpose(2, 0, 1))
+    with pytest.raises(DataError, match="no frame 3"):
+        PillowImage(tmp_path / name, ImageOptions(frame=3))
+
+
+def test_a_frame_of_a_16_bit_animation_is_not_the_first_one_in_disguise(tmp_path: Path) -> None:
+    plain = png(tmp_path / "16.png", 6, 4, 16, 2, (b"\0" + b"\x12\x34" * 18) * 4).read_bytes()
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def control(number: int) -> bytes:
+        return chunk(b"fcTL", struct.pack(">5I2H2B", number, 6, 4, 0, 0, 1, 10, 0, 0))
+
+    head, data, end = plain[:33], plain[33:-12], plain[-12:]
+    second = chunk(b"fdAT", struct.pack(">I", 2) + data[8:-4])
+    frames = chunk(b"acTL", struct.pack(">II", 2, 0)) + control(0) + data + control(1) + second
+    (tmp_path / "16.png").write_bytes(head + frames + end)
+    with pytest.raises(DataError, match=r"16\.png is an animation of 16 bits"):
+        PillowImage(tmp_path / "16.png", ImageOptions(frame=1))
+
+
+@given(st.data())
+@settings(max_examples=50, deadline=None)
+def test_what_pillow_writes_without_loss_is_read(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name, modes = data.draw(st.sampled_from(
+        [("x.png", ["1", "L", "P", "RGB", "I;16"]), ("x.bmp", ["1", "L", "P", "RGB"]), ("x.gif", ["L", "P"]),
+         ("x.webp", ["RGB"])]
+    ))  # fmt: skip
+    mode = data.draw(st.sampled_from(modes))
+    height, width = data.draw(st.tuples(st.integers(1, 40), st.integers(1, 40)))
+    random = np.random.default_rng(data.draw(st.integers(0, 9)))
+    if mode == "I;16":
+        image = Image.fromarray(random.integers(0, 65536, (height, width), dtype=np.uint16))
+    else:
+        image = Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode)
+    path = tmp_path_factory.mktemp("pillow") / name
+    image.save(path, lossless=True) if name == "x.webp" else image.save(path)
+    expected = np.array(image) if mode == "I;16" else np.array(image.convert("L" if mode in "1L" else "RGB"))
+    expected = expected[None] if expected.ndim == 2 else expected.transpose(2, 0, 1)
+    found = read(path)
+    assert found.dtype == expected.dtype
+    assert np.array_equal(*np.broadcast_arrays(found, expected))
+    assert len(found) == (3 if name == "x.gif" else len(expected))
+    part = PillowImage(path, ImageOptions()).read((slice(height // 2, height), slice(0, width)))
+    assert np.array_equal(part, found[:, height // 2 :])
+
+
+@pytest.mark.parametrize("name", ["x.webp", "x.bmp", "x.gif"])
+def test_damage_in_the_other_formats_is_an_image_or_a_data_error(tmp_path: Path, name: str) -> None:
+    save(tmp_path / name, RNG.integers(0, 256, (32, 32, 3), dtype=np.uint8))
+    whole = (tmp_path / name).read_bytes()
+    for length in range(1, len(whole), 7):
+        (tmp_path / name).write_bytes(whole[:length])
+        with contextlib.suppress(DataError):
+            assert PillowImage(tmp_path / name, ImageOptions()).read().ndim == 3
+
+
+@pytest.mark.parametrize("kind", ["VP8X", "VP8L", "VP8 "])
+def test_the_size_of_a_webp_is_judged_before_its_decoder_sees_it(tmp_path: Path, kind: str) -> None:
+    body = {
+        "VP8X": b"\x02\0\0\0" + (15_999).to_bytes(3, "little") * 2,
+        "VP8L": b"\x2f" + (15_999 | 15_999 << 14).to_bytes(4, "little") + bytes(5),
+        "VP8 ": b"\0\0\0\x9d\x01\x2a" + (16_000).to_bytes(2, "little") * 2,
+    }[kind]
+    (tmp_path / "x.webp").write_bytes(b"RIFF\x64\0\0\0WEBP" + kind.encode() + b"\x0a\0\0\0" + body)
+    with pytest.raises(DataError, match=r"(?s)x\.webp is too large.*16000 x 16000 px"):
+        PillowImage(tmp_path / "x.webp", ImageOptions())
+
+
+def test_the_pixel_size_is_read_where_it_is_stated(tmp_path: Path) -> None:
+    for name in ("x.png", "x.bmp", "x.jpg"):
+        geometry = PillowImage(save(tmp_path / name, RGB, dpi=(100, 200)), ImageOptions()).geometry
+        assert geometry.unit == "inch"
+        assert geometry.spacing == pytest.approx((1 / 200, 1 / 100), rel=1e-3)
+    for name in ("x.webp", "x.jpg", "x.png"):
+        assert PillowImage(save(tmp_path / name, RGB), ImageOptions()).geometry == Geometry()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = PillowImage(save(tmp_path / "x.png", RGB, dpi=(100, 200), exif=exif), ImageOptions()).geometry
+    assert turned.spacing == pytest.approx((1 / 100, 1 / 200), rel=1e-3)
 
 
 def test_a_bomb_is_refused_from_its_header(tmp_path: Path) -> None:

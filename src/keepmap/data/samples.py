@@ -3,7 +3,7 @@
 Knows no file format; every reader that meets such samples asks here.
 
 Images are uint8, uint16 or float32. 1-bit samples become 0 and 255. Other integers become float32 and have to lie
-within +-16 777 216, up to where float32 holds every whole number. float16 is kept exactly, float64 is rounded to float32.
+within +-16 777 216, up to where float32 holds every whole number. float16 is kept exactly, float64 is rounded.
 """
 
 from __future__ import annotations

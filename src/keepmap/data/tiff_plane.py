@@ -41,8 +41,8 @@ class TiffPlane:
     """A frame (H, W, C) of a TIFF file. Raises DataError, when made for what the header shows, else on reading.
 
     The axes C and S of a file are channels, all others beside Y and X count frames, over all series but thumbnails.
-    shape: of the oriented image. lossy: whether its compression changes values. alpha: whether the last channel is one. nodata: the value of pixels that were not
-    measured, or None. geometry: of the oriented image.
+    shape, geometry: of the oriented image. lossy: whether its compression changes values. alpha: whether the last
+    channel is one. nodata: the value of pixels that were not measured, or None.
     """
 
     def __init__(self, path: Path, options: ImageOptions = ImageOptions()) -> None:  # noqa: B008

@@ -54,5 +54,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[pretrained,timm,zarr,geo,dev]'
+	$(PIP) --editable '.[pretrained,timm,zarr,dev]'
 	touch $@

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -155,3 +156,18 @@ def test_pairs_that_do_not_fit_are_refused(predictor, dataset, image, mask, mess
     write(dataset[1] / "zz.png", mask)
     with pytest.raises(DataError, match=message):
         evaluate_run(predictor, *dataset)
+
+
+def test_what_was_never_measured_is_not_scored(predictor, tmp_path) -> None:
+    images, masks = tmp_path / "images", tmp_path / "masks"
+    pixels = random(20, 30, 3, seed=1).astype(np.uint8)
+    pixels[:6] = 0
+    write(masks / "a.png", random(20, 30, high=2) * 255)
+    images.mkdir()
+    tifffile.imwrite(images / "a.tif", pixels, photometric="rgb", extratags=[(42113, "s", 0, "0", True)])
+    measured = int((pixels != 0).any(axis=2).sum())
+    assert measured < 20 * 30 - 6 * 29
+    scores = evaluate_run(predictor, images, masks)
+    assert np.sum(scores.matrix) == measured
+    predict_files(predictor, [images], tmp_path / "out")
+    assert evaluate_folders(tmp_path / "out", masks, class_names=("background", "cell")) == scores

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from keepmap import options
 from keepmap.config import from_dict, to_dict
 from keepmap.errors import OptionError
-from keepmap.options import TrainOptions, parse_size, parse_time
+from keepmap.options import ImageOptions, TrainOptions, parse_size, parse_time
 
 VERBS = [cls for name, cls in vars(options).items() if name.endswith("Options")]
 
@@ -91,3 +91,10 @@ def test_units_multiply(count: int, unit: str) -> None:
 def test_any_text_is_a_time_or_an_option_error(text: str) -> None:
     with contextlib.suppress(OptionError):
         assert parse_time(text) > 0
+
+
+def test_frames_and_pixels_that_cannot_be() -> None:
+    for wrong in ({"frame": -1}, {"max_pixels": 0}):
+        with pytest.raises(OptionError, match=r"--(frame -1|max-pixels 0) cannot be"):
+            TrainOptions(**wrong)
+    assert ImageOptions(frame=0).frame == 0

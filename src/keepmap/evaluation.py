@@ -14,7 +14,7 @@ import numpy as np
 from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
 from keepmap.data.labels import IGNORE_INDEX, LabelSet, find_labels
-from keepmap.data.masks import read_mask
+from keepmap.data.masks import declared_nodata, read_mask
 from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, pair_folders, relative_stem
 from keepmap.data.samples import unmeasured
 from keepmap.errors import DataError
@@ -70,8 +70,9 @@ def evaluate_folders(
     """Score predicted masks against true ones of the same relative stems; nothing is predicted here.
 
     class_names, ignore: as in `find_labels`, which is told the values of the true masks only. Predictions without a
-    mask are left out. Raises DataError where a mask has no prediction, two sizes differ, a value in either is no
-    label, or the ignored value is predicted at a pixel whose truth is not ignored.
+    mask are left out, and so are pixels of the nodata value that a predicted GeoTIFF declares. Raises DataError where a
+    mask has no prediction, two sizes differ, a value in either is no label, or the ignored value is predicted at a
+    pixel whose truth is not ignored.
     """
     show = progress or Silent()
     pairs = pair_predictions(predictions, masks)
@@ -81,8 +82,11 @@ def evaluate_folders(
     matrix = ConfusionMatrix(labels.count)
     with show.track("evaluate", len(pairs), "images") as tracker:
         for pair in pairs:
-            prediction, truth = (labels.encode(read_mask(path, reading), path) for path in (pair.image, pair.mask))
-            _same_size(pair, prediction.shape, truth.shape)
+            values, truth = read_mask(pair.image, reading), labels.encode(read_mask(pair.mask, reading), pair.mask)
+            _same_size(pair, values.shape, truth.shape)
+            empty = values == declared_nodata(pair.image, reading)
+            truth[empty], values[empty] = IGNORE_INDEX, labels.values[0]
+            prediction = labels.encode(values, pair.image)
             _decided(pair, prediction, truth, labels)
             matrix.add(truth, prediction)
             tracker.advance()

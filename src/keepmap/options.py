@@ -37,12 +37,12 @@ class LabelOptions:
 
 
 @dataclass(frozen=True)
-class CheckOptions(LabelOptions, ImageOptions):
+class CheckOptions(ImageOptions, LabelOptions):
     """Options of `keepmap check`."""
 
 
 @dataclass(frozen=True)
-class TrainOptions(LabelOptions, ImageOptions):
+class TrainOptions(ImageOptions, LabelOptions):
     """Options of `keepmap train`. Exactly one of time, steps and epochs decides the length."""
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
@@ -75,7 +75,7 @@ class PredictOptions(ImageOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(LabelOptions, ImageOptions):
+class EvaluateOptions(ImageOptions, LabelOptions):
     """Options of `keepmap evaluate`."""
 
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")

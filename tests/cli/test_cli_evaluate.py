@@ -34,7 +34,10 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     assert main(["evaluate", "run", "images", "masks", "--memory", "1G"]) == 0
     assert calls[0][0] == (Path("run"), Path("images"), Path("masks"))
     options = {name: value for name, value in calls[0][1].items() if name != "progress"}
-    assert options == {"classes": None, "ignore": "auto", "memory": "1G", "device": "auto", "precision": "auto"}
+    assert options == {
+        "classes": None, "ignore": "auto", "frame": None, "max_pixels": 100_000_000, "memory": "1G", "device": "auto",
+        "precision": "auto",
+    }  # fmt: skip
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cell", "1", "0.5000", "0.6667", "0.5000", "1.0000"] in lines
     assert ["dust", "0", "n/a", "n/a", "n/a", "n/a"] in lines

@@ -31,6 +31,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     assert (run, inputs, out) == (Path("run"), [Path("a.png"), Path("folder")], Path("out"))
     del options["progress"]
     assert options == {
+        "frame": None, "max_pixels": 100_000_000,
         "overlay": True, "probabilities": False, "coarse": False, "memory": "2G", "device": "auto",
         "precision": "float32",
     }  # fmt: skip

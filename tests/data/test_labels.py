@@ -208,3 +208,10 @@ def test_names_that_cannot_be_read_are_an_option_error(tmp_path: Path) -> None:
     for name in ("absent.txt", "image.png"):
         with pytest.raises(OptionError, match=rf"The class names in .*{name} cannot be read"):
             read_class_names(tmp_path / name)
+
+
+def test_a_blank_is_the_ignored_value_or_none_of_the_labels() -> None:
+    for values, ignore, blank in (((0, 1), 255, 255), ((0, 1), None, 255), ((0, 255), None, 254), ((0, 1), 7, 7)):
+        assert LabelSet(values, ("a", "b"), ignore, default_colours(2)).blank == blank
+    everything = tuple(range(256))
+    assert LabelSet(everything, tuple(map(str, everything)), None, default_colours(256)).blank == 65535

@@ -114,6 +114,12 @@ def test_samples_that_are_no_labels_are_refused(tmp_path: Path, dtype: str) -> N
         read_mask(tmp_path / "m.tif")
 
 
+def test_two_channels_of_one_bit_are_a_label_and_an_alpha(tmp_path: Path) -> None:
+    bits = np.stack([VALUES > 1, VALUES >= 0])
+    tifffile.imwrite(tmp_path / "m.tif", bits, photometric="minisblack", planarconfig="separate", metadata=None)
+    assert np.array_equal(read(tmp_path / "m.tif"), VALUES > 1)
+
+
 def test_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
     for dtype in (np.uint32, np.int64):
         tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**31, dtype))

@@ -268,3 +268,51 @@ def test_real_data_is_clean(folder: str, ignore: str, pairs: int, classes: int) 
     assert len(report.facts) == pairs
     assert report.labels is not None
     assert report.labels.count == classes
+
+
+def write_floats(data: Path, stem: str, image: np.ndarray, nodata: str | None = None) -> None:
+    (data / "images" / f"{stem}.png").unlink(missing_ok=True)
+    extra = [(42113, "s", 0, nodata, True)] if nodata else []
+    tifffile.imwrite(data / "images" / f"{stem}.tif", image, extratags=extra, photometric="minisblack")
+
+
+def test_floats_have_the_range_of_their_values(data: Path) -> None:
+    for stem, low in (("a", -3.5), ("b", 0.25), ("c", 7)):
+        image = RNG.random((9, 12), dtype=np.float32) + np.float32(low)
+        write_floats(data, stem, image)
+    fact = check(data).facts[2]
+    assert fact.dtype == "float32"
+    assert (fact.low, fact.high) == (image.min(), image.max())
+    np.testing.assert_allclose(fact.sums, [image.sum(dtype=float)])
+
+
+def test_what_was_never_measured_counts_nowhere(data: Path) -> None:
+    for stem in "abc":
+        image = RNG.random((9, 12), dtype=np.float32)
+        image[:2] = -9999
+        mask = np.zeros((9, 12), np.uint8)
+        mask[5:] = 255
+        mask[:2] = 77  # stands only where nothing was measured
+        add(data, stem, mask, np.zeros((9, 12), np.uint8))
+        write_floats(data, stem, image, "-9999")
+    report = check(data)
+    report.raise_if_failed()
+    (note,) = report.findings
+    assert (note.severity, note.found) == ("note", "22.22% of their pixels")
+    fact = report.facts[2]
+    assert fact.measured == 84
+    assert fact.counts == {0: 36, 255: 48}
+    assert 0 <= fact.low < fact.high <= 1
+    np.testing.assert_allclose(fact.sums, [image[2:].sum(dtype=float)])
+    np.testing.assert_allclose(fact.brightness[255], image[5:].mean(), rtol=1e-6)
+    np.testing.assert_allclose(fact.row_centres[255], (np.arange(5, 9) + 0.5).mean() / 9)
+
+
+def test_values_that_are_no_numbers_are_counted_over_the_whole_file(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepmap.data.scan._BAND", 24)
+    image = RNG.random((9, 12), dtype=np.float32)
+    image[0, 0], image[8, 3:5] = np.nan, np.inf
+    write_floats(data, "b", image)
+    assert any(finding.found == "NaN or infinity in 3 of 108 values read" for finding in check(data).errors)

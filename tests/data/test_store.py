@@ -7,12 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from keepmap.data.labels import IGNORE_INDEX
 from keepmap.data.scan import DataReport, scan
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError
+from keepmap.options import ImageOptions
 from keepmap.protocols import Silent
 
 PAIR_BYTES = 8 * 10 * (3 + 2)
@@ -79,3 +81,42 @@ def test_a_mask_with_a_new_value_is_named(report: DataReport) -> None:
     Image.fromarray(np.full((8, 10), 9, np.uint8)).save(report.facts[1].mask)
     with pytest.raises(DataError, match=r"(?s)masks/b\.png contains value 9.*9 \(100 %\)"):
         store_of(report, 0).get(1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_what_was_never_measured_is_ignored_and_has_the_mean(tmp_path: Path, dtype: str) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for stem in "ab":
+        image = random.integers(1, 200, (8, 10, 3)).astype(dtype)
+        image[:3, :4] = 0
+        extra = [(42113, "s", 0, "0", True)]
+        tifffile.imwrite(tmp_path / "images" / f"{stem}.tif", image, photometric="rgb", extratags=extra)
+        Image.fromarray(random.choice([0, 1], (8, 10)).astype(np.uint8)).save(tmp_path / "masks" / f"{stem}.png")
+    report = scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent())
+    found, classes = store_of(report, 0).get(1)
+    empty = np.zeros((8, 10), bool)
+    empty[:3, :4] = True
+    assert (classes[empty] == IGNORE_INDEX).all()
+    assert (classes[~empty] >= 0).all()
+    assert found.dtype == dtype
+    assert np.array_equal(found[:, ~empty], image[~empty].T)
+    mean = image[~empty].mean(axis=0, dtype=float)
+    tolerance = 0.51 if dtype == "uint8" else 1e-4
+    np.testing.assert_allclose(found[:, empty], np.repeat(mean[:, None], 12, axis=1), atol=tolerance)
+
+
+def test_files_are_read_as_they_were_checked(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    stack = np.random.default_rng(0).integers(0, 200, (3, 8, 10)).astype(np.uint8)
+    for stem in "ab":
+        tifffile.imwrite(tmp_path / "images" / f"{stem}.tif", stack, photometric="minisblack")
+        Image.fromarray(stack[0] % 2).save(tmp_path / "masks" / f"{stem}.png")
+    how = ImageOptions(frame=2)
+    report = scan(
+        tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", reading=how, progress=Silent()
+    )
+    assert report.labels is not None
+    assert np.array_equal(SampleStore(report.facts, report.labels, 0, how).get(0)[0], stack[2:])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -74,3 +75,19 @@ def test_depth_inside_a_page_is_refused(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", np.zeros((32, 32, 32), np.uint8), volumetric=True, tile=(16, 16, 16))
     with pytest.raises(DataError, match=r"x\.tif is no flat image"):
         TiffPlane(tmp_path / "x.tif")
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_pages_in_a_circle_do_not_hang(tmp_path: Path, bigtiff: bool) -> None:
+    path = tmp_path / "x.tif"
+    tifffile.imwrite(path, np.stack([GREY] * 3), photometric="minisblack", bigtiff=bigtiff, metadata=None)
+    with tifffile.TiffFile(path) as file:
+        first, last = file.pages[0].offset, file.pages[2].offset
+    size, entry, kind = (8, 20, "<Q") if bigtiff else (2, 12, "<I")
+    content = bytearray(path.read_bytes())
+    place = last + size + entry * int.from_bytes(content[last : last + size], "little")
+    struct.pack_into(kind, content, place, first)
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"(?s)x\.tif has pages that follow each other in a circle.*3 pages"):
+        TiffPlane(path)

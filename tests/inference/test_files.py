@@ -10,14 +10,17 @@ import tifffile
 import torch
 from PIL import Image
 
+from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
+from keepmap.data.tiff_plane import TiffPlane
 from keepmap.errors import DataError, OptionError, OutputError
 from keepmap.inference import files
 from keepmap.inference.files import plan_outputs, predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
-from keepmap.protocols import Silent
+from keepmap.options import ImageOptions
+from keepmap.protocols import Geometry, Silent
 from keepmap.runtime.torch_runtime import Runtime
 
 
@@ -250,3 +253,73 @@ def test_a_network_without_a_coarse_map_is_refused_first(predictor: Predictor, t
     with pytest.raises(OptionError, match="no coarse score map"):
         predict_files(predictor, [image], tmp_path / "out", coarse=True)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_geotiff_stays_where_it_is_and_what_was_not_measured_is_said(predictor, tmp_path) -> None:
+    array = pixels(40, 50)
+    array[:7, :9] = 0
+    geo = (33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 5e5, 4e6, 0.0), True)
+    options = {"resolution": (100, 200), "resolutionunit": "CENTIMETER"}
+    extra = [*geo, (42113, "s", 0, "0", True)]
+    tifffile.imwrite(tmp_path / "x.tif", array, photometric="rgb", compression="zlib", extratags=extra, **options)
+    (mask,) = predict_files(predictor, [tmp_path / "x.tif"], tmp_path / "out", overlay=True)
+    source, plane = open_image(tmp_path / "x.tif"), TiffPlane(mask)
+    assert plane.geometry == source.geometry
+    assert [tag[0] for tag in plane.geometry.tags] == [33550, 33922]
+    assert plane.nodata == 254
+    filled = array.copy()
+    filled[:7, :9] = 100  # the mean that the network was trained with
+    expected = predictor(filled)
+    expected[:7, :9] = 254
+    assert np.array_equal(read_mask(mask), expected)
+
+
+def test_an_ome_zarr_stays_one(predictor, tmp_path) -> None:
+    zarr = pytest.importorskip("zarr")
+    array = pixels(40, 50)
+    group = zarr.open_group(tmp_path / "in" / "x.ome.zarr", mode="w")
+    group.create_array("0", data=array.transpose(2, 0, 1)[:, None], chunks=(1, 1, 16, 16))
+    axes = [{"name": name, "unit": "micrometer"} if name in "yx" else {"name": name} for name in "czyx"]
+    steps = [{"type": "scale", "scale": [1, 1, 0.5, 0.25]}]
+    level = {"path": "0", "coordinateTransformations": steps}
+    group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [level]}]}
+    for _ in range(2):
+        (mask,) = predict_files(predictor, [tmp_path / "in"], tmp_path / "out", overlay=True)
+        assert mask == tmp_path / "out" / "x.ome.zarr"
+        assert np.array_equal(read_mask(mask), predictor(array))
+        assert open_image(mask).geometry == Geometry((0.5, 0.25), "micrometer")
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {"x.ome.zarr", "x.ome_overlay.png"}
+
+
+def test_a_folder_that_only_looks_like_zarr_is_not_replaced(predictor, tmp_path) -> None:
+    zarr = pytest.importorskip("zarr")
+    zarr.create_array(tmp_path / "x.zarr", data=pixels(9, 9))
+    (tmp_path / "out" / "x.zarr").mkdir(parents=True)
+    with pytest.raises(OutputError, match=r"x\.zarr is a folder, where a file is to be written"):
+        predict_files(predictor, [tmp_path / "x.zarr"], tmp_path / "out")
+
+
+def test_other_formats_in_and_what_becomes_of_them(predictor, tmp_path) -> None:
+    array = pixels(24, 30)
+    for name in ("a.bmp", "b.webp", "c.png"):
+        Image.fromarray(array).save(tmp_path / name, **({"lossless": True} if "webp" in name else {"dpi": (50, 80)}))
+    np.save(tmp_path / "d.npy", array)
+    Image.fromarray(array).save(tmp_path / "e.tif", save_all=True, append_images=[Image.fromarray(255 - array)])
+    masks = predict_files(predictor, [tmp_path], tmp_path / "out", reading=ImageOptions(frame=1))
+    assert [mask.name for mask in masks] == ["a.png", "b.png", "c.png", "d.tif", "e.tif"]
+    for mask in masks:
+        assert np.array_equal(read_mask(mask), predictor(255 - array if mask.name == "e.tif" else array))
+    with Image.open(masks[2]) as image:
+        assert image.info["dpi"] == pytest.approx((50, 80), rel=1e-3)
+    with pytest.raises(DataError, match=r"e\.tif holds 2 frames"):
+        predict_files(predictor, [tmp_path / "e.tif"], tmp_path / "out")
+
+
+@pytest.mark.parametrize("option", ["overlay", "coarse"])
+def test_what_needs_the_whole_image_has_its_limit(predictor, tmp_path, monkeypatch, option) -> None:
+    image = save(tmp_path / "x.tif")
+    monkeypatch.setattr(predictor.runtime, "check_scores", lambda: None)
+    few = ImageOptions(max_pixels=599)
+    assert predict_files(predictor, [image], tmp_path / "out", reading=few)
+    with pytest.raises(DataError, match=r"(?s)x\.tif is too large.*30 x 20 px"):
+        predict_files(predictor, [image], tmp_path / "out", reading=few, **{option: True})

@@ -8,15 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
+from keepmap.data.masks import read_mask
 from keepmap.errors import DataError, OptionError, RunError
+from keepmap.inference.files import predict_files
+from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
 from keepmap.options import TrainOptions
 from keepmap.planning.plan import Cost
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
+from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training import loop
 from keepmap.training.engine import Engine
 from keepmap.training.lock import locked
@@ -252,3 +257,37 @@ def test_matching_weights_are_loaded_exactly(folders: tuple[Path, Path], tmp_pat
     assert run.load_matching(fresh) == []
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, fresh.state_dict()[name]) is (name not in ("mean", "std")), name
+
+
+def test_floats_of_five_bands_train_and_predict(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in "abcdef":
+        mask = np.zeros((70, 90), np.uint8)
+        mask[random.integers(5, 30) :, random.integers(5, 40) :] = 1
+        bands = mask * np.float32(3) + random.normal(-2, 0.1, (5, 70, 90)).astype(np.float32)
+        bands[:, :5, :6] = -9999
+        extra = [(42113, "s", 0, "-9999", True)]
+        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", bands, photometric="minisblack", planarconfig="separate",
+                         metadata=None, extratags=extra)  # fmt: skip
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
+    run = RunFolder(tmp_path / "run")
+    options = replace(OPTIONS, steps=4, max_pixels=10**6)
+    plan, _ = begin(tmp_path / "images", tmp_path / "masks", run, options, Silent())
+    low, high = plan.value_range
+    assert -3 < low < -2 < 1 < high < 2
+    assert all(-3 < mean < 1 for mean in plan.mean)
+    network, config = run.load_network()
+    assert (config.dtype, config.channels) == ("float32", 5)
+    told = json.loads(run.split_file.read_text())["options"]
+    assert (told["frame"], told["max_pixels"]) == (None, 10**6)
+    predictor = Predictor(Runtime(network, device="cpu"), config.labels, dtype=config.dtype)
+    (mask_file,) = predict_files(predictor, [tmp_path / "images" / "a.tif"], tmp_path / "out")
+    bands = tifffile.imread(tmp_path / "images" / "a.tif").transpose(1, 2, 0)
+    bands[:5, :6] = plan.mean
+    expected = predictor(bands)
+    expected[:5, :6] = 255
+    assert np.array_equal(read_mask(mask_file), expected)
+    losses = [json.loads(line).get("loss", 0.0) for line in run.metrics_file.read_text().splitlines()]
+    assert np.isfinite(losses).all()

@@ -66,6 +66,12 @@ def mask_mode(path: Path, options: ImageOptions = ImageOptions()) -> str:  # noq
         return _MODES.get(file.image.mode, file.image.mode)
 
 
+def declared_nodata(path: Path, options: ImageOptions = ImageOptions()) -> float | None:  # noqa: B008
+    """The value that a GeoTIFF declares to be no label; None in any other mask. Raises DataError."""
+    is_tiff = headers.SUFFIXES.get(path.suffix.lower()) == headers.TIFF
+    return TiffPlane(path, options).nodata if is_tiff else None
+
+
 def _read_pillow(path: Path, options: ImageOptions) -> Array:
     with pillow_image.opened(path, options) as file:
         if file.lossy:
@@ -123,7 +129,8 @@ def _require_integers(path: Path, dtype: np.dtype[Any]) -> None:
 def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
     """(H, W) from (H, W, C) whose colour channels are equal and whose alpha, the last, is opaque."""
     if alpha:
-        if (array[..., -1] != np.iinfo(array.dtype).max).any():
+        opaque = True if array.dtype == bool else np.iinfo(array.dtype).max
+        if (array[..., -1] != opaque).any():
             raise DataError(
                 f"{path} has transparent pixels, whose label is unknown.", found="an alpha channel",
                 expected=_EXPECTED, do="save the mask without transparency",

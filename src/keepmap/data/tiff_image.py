@@ -70,4 +70,6 @@ def _palette(plane: TiffPlane) -> Array | None:
     """The colours (2^bits, 3) uint8 of a palette image."""
     if plane.photometric != _PALETTE:
         return None
+    if plane.colormap is None or plane.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"{plane.path} lacks its palette.", found="no colours", expected="one for each value")
     return (np.asarray(plane.colormap).T >> 8).astype(np.uint8)

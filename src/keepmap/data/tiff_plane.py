@@ -6,6 +6,8 @@ Gives the samples no colour (`tiff_image` does) and no meaning (`masks` does).
 from __future__ import annotations
 
 import math
+import os
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,6 +52,8 @@ class TiffPlane:
         if headers.kind_of(head) != headers.TIFF:
             raise headers.wrong_kind(path, headers.describe_head(head), "a TIFF file")
         self.path = path
+        with _damage(path):
+            _require_an_end(path, head)
         with _damage(path), tifffile.TiffFile(path, _multifile=False) as file:
             series, number = _choose(path, file, options.frame)
             page = series.keyframe
@@ -75,6 +79,28 @@ class TiffPlane:
         with _damage(self.path):
             stored = self._samples.read(*headers.stored_window(rows, columns, self._orientation, *self._size))
         return headers.orient(stored, self._orientation)
+
+
+def _require_an_end(path: Path, head: bytes) -> None:
+    """Raise DataError for a file whose pages follow each other in a circle, which tifffile would walk for ever."""
+    order = "<" if head[:2] == b"II" else ">"
+    big = b"+" in head[2:4]
+    counts, pointers, entry = (f"{order}Q", f"{order}Q", 20) if big else (f"{order}H", f"{order}I", 12)
+    seen: set[int] = set()
+    with path.open("rb") as file:
+        (place,) = struct.unpack_from(pointers, head, 8 if big else 4)
+        while place and place not in seen:
+            seen.add(place)
+            file.seek(place)
+            (count,) = struct.unpack(counts, file.read(struct.calcsize(counts)))
+            file.seek(count * entry, os.SEEK_CUR)
+            rest = file.read(struct.calcsize(pointers))
+            place = struct.unpack(pointers, rest)[0] if len(rest) == struct.calcsize(pointers) else 0
+    if place:
+        raise DataError(
+            f"{path} has pages that follow each other in a circle.", found=f"{len(seen)} pages before one comes again",
+            expected="a last page", do="copy it again from its source",
+        )
 
 
 def _choose(path: Path, file: tifffile.TiffFile, wanted: int | None) -> tuple[tifffile.TiffPageSeries, int]:

@@ -1,0 +1,246 @@
+"""Every kind of image file that is not what it seems, through the command line: refused by name, or read and said.
+
+The numbers are those of the table of faults that keepmap is to survive.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from keepmap.cli.main import main
+
+RNG = np.random.default_rng(0)
+RGB = RNG.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Four images of 40 x 50 px with masks of 0 and 1."""
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for name in "abcd":
+        Image.fromarray(RGB).save(tmp_path / "images" / f"{name}.png")
+        Image.fromarray((RGB[..., 0] > 99).astype(np.uint8)).save(tmp_path / "masks" / f"{name}.png")
+    return tmp_path
+
+
+def said(words: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """What a command that ends with `code` says, in one line."""
+    capsys.readouterr()
+    assert main(words) == code
+    both = capsys.readouterr()
+    text = " ".join((both.out + both.err).split())
+    assert "Traceback" not in text
+    return text
+
+
+def replace(data: Path, name: str, array: np.ndarray | Image.Image = RGB, **options: object) -> Path:
+    """Put another image in the place of b.png."""
+    (data / "images" / "b.png").unlink()
+    path = data / "images" / name
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, array, **options)
+    else:
+        (Image.fromarray(array) if isinstance(array, np.ndarray) else array).save(path, **options)
+    return path
+
+
+def cut_jpeg(data: Path) -> None:
+    path = replace(data, "b.jpg")
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def flipped(data: Path) -> None:
+    content = bytearray((data / "images" / "b.png").read_bytes())
+    content[1000:1010] = b"\0" * 10
+    (data / "images" / "b.png").write_bytes(content)
+
+
+def folder(data: Path) -> None:
+    (data / "images" / "b.png").unlink()
+    (data / "images" / "b.png").mkdir()
+
+
+def pipe(data: Path) -> None:
+    (data / "images" / "b.png").unlink()
+    os.mkfifo(data / "images" / "b.png")
+
+
+def circle(data: Path) -> None:
+    (data / "images" / "b.png").unlink()
+    (data / "images" / "b.png").symlink_to(data / "images" / "b2.png")
+    (data / "images" / "b2.png").symlink_to(data / "images" / "b.png")
+
+
+def lost_link(data: Path) -> None:
+    (data / "images" / "b.png").unlink()
+    (data / "images" / "b.png").symlink_to("nowhere.png")
+
+
+def lossy_mask(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    Image.fromarray((RGB[..., 0] > 99).astype(np.uint8) * 255).save(data / "masks" / "b.jpg")
+
+
+def transparent(data: Path) -> None:
+    replace(data, "b.png", np.concatenate([RGB, RGB[..., :1]], axis=2))
+
+
+def cmyk(data: Path) -> None:
+    replace(data, "b.jpg", Image.fromarray(RGB).convert("CMYK"))
+
+
+def turned(data: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    replace(data, "b.jpg", exif=exif)
+
+
+def header(width: int, height: int) -> Callable[[Path], None]:
+    """A PNG file that promises a size and holds nothing."""
+
+    def write(data: Path) -> None:
+        def chunk(kind: bytes, body: bytes) -> bytes:
+            return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+        content = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)) + chunk(b"IDAT", b"")
+        (data / "images" / "b.png").write_bytes(b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b""))
+
+    return write
+
+
+def animated(data: Path) -> None:
+    replace(data, "b.gif", save_all=True, append_images=[Image.fromarray(255 - RGB)])
+
+
+def pages(data: Path) -> None:
+    replace(data, "b.tif", np.stack([RGB] * 3), photometric="rgb")
+
+
+def not_a_number(data: Path) -> None:
+    array = RGB.astype(np.float32)
+    array[3, 4:7, 1] = np.nan, np.inf, -np.inf
+    replace(data, "b.tif", array, photometric="rgb")
+
+
+def grey(data: Path) -> None:
+    replace(data, "b.png", RGB[..., 0])
+
+
+REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
+    "1 truncated JPEG": (cut_jpeg, "b.jpg is damaged and cannot be decoded. found image file is truncated"),
+    "2 flipped bytes": (flipped, "b.png is damaged and cannot be decoded. found"),
+    "5 folder": (folder, "b.png is a folder, not a file."),
+    "5 pipe": (pipe, "b.png is a named pipe, not a file."),
+    "6 circle of links": (circle, "b.png cannot be opened. found Too many levels of symbolic links"),
+    "6 broken link": (lost_link, "b.png cannot be opened. found No such file or directory"),
+    "11 JPEG mask": (lossy_mask, "b.jpg is a JPEG file, whose compression changes label values."),
+    "15 transparency": (transparent, "b.png has transparent pixels. found"),
+    "16 CMYK": (cmyk, "b.jpg has the colour mode CMYK, which is not read."),
+    "17 EXIF rotation": (turned, "found mask 50 x 40 px, image 40 x 50 px (sides swapped)"),
+    "25 no pixels": (header(0, 0), "b.png"),
+    "27 bomb": (header(30_000, 30_000), "b.png is too large to be decoded whole. found 30000 x 30000 px, 900 million"),
+    "27 small bomb": (header(13_400, 13_400), "b.png is too large to be decoded whole. found 13400 x 13400 px"),
+    "28 animation": (animated, "b.gif holds 2 frames. found 2 frames expected one image a file"),
+    "28 pages": (pages, "b.tif holds 3 frames. found 3 frames expected one image a file"),
+    "29 NaN": (not_a_number, "b.tif has values that are no numbers. found NaN or infinity in 3 of 6000 values read"),
+    "31 other channels": (grey, "b.png is of another kind than the other images. found 1 channel of uint8"),
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("verb", ["check", "train"])
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_bad_image_is_refused_by_name_before_training(
+    case: str, verb: str, data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_it, message = REFUSED[case]
+    break_it(data)
+    words = [verb, str(data / "images"), str(data / "masks")]
+    text = said([*words, "-o", str(data / "run"), "--steps", "1"] if verb == "train" else words, capsys)
+    assert message in text
+    assert not (data / "run").exists()
+
+
+def everything(data: Path, image: Callable[[np.ndarray], np.ndarray], mask: Callable[[np.ndarray], object]) -> None:
+    """Rewrite all four pairs: image arrays as TIFF, masks as anything that Pillow can save."""
+    for name in "abcd":
+        for kind in ("images", "masks"):
+            (data / kind / f"{name}.png").unlink()
+        tifffile.imwrite(data / "images" / f"{name}.tif", image(RGB), photometric="rgb")
+        picture = mask((RGB[..., 0] > 99).astype(np.uint8))
+        (Image.fromarray(picture) if isinstance(picture, np.ndarray) else picture).save(data / "masks" / f"{name}.png")
+
+
+def palette(mask: np.ndarray) -> Image.Image:
+    image = Image.fromarray(mask).convert("P")
+    image.putpalette([0, 0, 0, 38, 75, 220])
+    return image
+
+
+KEPT: dict[str, tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], object], tuple[str, ...]]] = {
+    "8 binary mask": (np.array, lambda m: m * np.uint8(255), ("channels 3 x uint8", "0 and 255")),
+    "9 palette mask": (np.array, palette, ("masks palette (4)", "2 classes")),
+    "12 16-bit image": (lambda i: i.astype(np.uint16) * 257, np.array, ("channels 3 x uint16",)),
+    "14 1-bit mask": (np.array, lambda m: m > 0, ("masks 1-bit (4)",)),
+    "24 one row": (lambda i: np.tile(i, (1, 200, 1))[:1], lambda m: np.tile(m, (1, 200))[:1], ("1x10000 (4)",)),
+    "29 float": (lambda i: i / np.float32(7), np.array, ("channels 3 x float32",)),
+    "30 constant image": (lambda i: np.full_like(i, 9), np.array, ("channels 3 x uint8",)),
+}
+
+
+@pytest.mark.parametrize("case", KEPT)
+def test_a_strange_data_set_is_read_as_it_is(case: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, mask, parts = KEPT[case]
+    everything(data, image, mask)
+    text = said(["check", str(data / "images"), str(data / "masks")], capsys, 0)
+    assert "ready to train" in text
+    assert [part for part in parts if part not in text] == []
+
+
+def test_13_labels_above_255_are_not_cut(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    everything(data, np.array, lambda mask: mask.astype(np.uint16) * 999)
+    text = said(["check", str(data / "images"), str(data / "masks")], capsys)
+    assert "masks 16-bit grey (4)" in text
+    assert "found 999 (62 %), 0 (38 %)" in text
+
+
+def test_23_one_pixel_is_an_image(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    replace(data, "b.png", RGB[:1, :1])
+    Image.new("L", (1, 1), 1).save(data / "masks" / "b.png")
+    assert "40x50 (3), 1x1 (1)" in said(["check", str(data / "images"), str(data / "masks")], capsys, 0)
+
+
+def test_a_frame_is_chosen_by_an_option(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pages(data)
+    words = ["check", str(data / "images"), str(data / "masks")]
+    assert "--frame N with N from 0 to 2" in said(words, capsys)
+    assert "ready to train" in said([*words, "--frame", "2"], capsys, 0)
+    assert "b.tif holds 3 frames. found 3 frames, no frame 3" in said([*words, "--frame", "3"], capsys)
+    assert "--frame -1 cannot be." in said([*words, "--frame", "-1"], capsys)
+
+
+def test_the_pixel_limit_is_an_option(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["check", str(data / "images"), str(data / "masks"), "--max-pixels"]
+    assert "ready to train" in said([*words, "2000"], capsys, 0)
+    text = said([*words, "1999"], capsys)
+    assert "a.png is too large to be decoded whole. found 50 x 40 px" in text
+    assert "raise --max-pixels" in text
+    assert "--max-pixels 0 cannot be." in said([*words, "0"], capsys)
+
+
+def test_what_was_never_measured_is_said(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    array = np.maximum(RGB, 1)
+    array[:4] = 0
+    replace(data, "b.tif", array, photometric="rgb", extratags=[(42113, "s", 0, "0", True)])
+    text = said(["check", str(data / "images"), str(data / "masks")], capsys, 0)
+    assert "1 of 4 images have pixels that were never measured (nodata). found 10.00% of their pixels" in text

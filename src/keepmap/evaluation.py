@@ -96,13 +96,14 @@ def evaluate_folders(
 def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
     """Each mask with the prediction of its relative stem (x.png, x_mask.png and x_label.png with x.png).
 
-    What else lies in `predictions` is passed over. Raises DataError that lists the masks without a prediction, and
-    where a stem occurs twice, a mask is no image file or there are no masks.
+    What else lies in `predictions` is passed over; so is x.npy beside an x of another kind: it holds probabilities.
+    Raises DataError that lists the masks without a prediction, and where a stem occurs twice, a mask is no image file or
+    there are no masks.
     """
     files, findings = list_images(masks)
     _raise_errors(findings)
     _require(files, masks)
-    predicted = _by_stem(list_images(predictions)[0], predictions)
+    predicted = _by_stem(_without_probabilities(list_images(predictions)[0]), predictions)
     pairs, missing = [], []
     taken: dict[str, Path] = {}
     for stem, mask in _by_stem(files, masks).items():
@@ -122,6 +123,12 @@ def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
             do="predict these images too, or take their masks out",
         )
     return pairs
+
+
+def _without_probabilities(files: Sequence[Path]) -> list[Path]:
+    """The files without arrays that stand beside a mask of their name, as `predict --probabilities` writes them."""
+    masks = {path.with_suffix("") for path in files if path.suffix.lower() != ".npy"}
+    return [path for path in files if path.suffix.lower() != ".npy" or path.with_suffix("") not in masks]
 
 
 def _count_values(masks: Sequence[Path], reading: ImageOptions, progress: Progress) -> Counter[int]:

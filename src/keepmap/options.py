@@ -67,7 +67,7 @@ class PredictOptions(ImageOptions):
     """Options of `keepmap predict`."""
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
-    probabilities: bool = option(False, "also write OUT/STEM_probabilities.npy, class probabilities (K, H, W) float32")
+    probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
     memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
     device: str = option("auto", "auto, cpu, cuda or mps")

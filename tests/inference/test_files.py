@@ -90,8 +90,8 @@ def test_overlays_and_probabilities_lie_beside_the_mask(predictor, tmp_path) -> 
     out = tmp_path / "out"
     image = save(tmp_path / "x.jpg", 25, 31)
     (mask,) = predict_files(predictor, [image], out, overlay=True, probabilities=True)
-    assert tree(out) == {"x.png", "x_overlay.png", "x_probabilities.npy"}
-    values = np.load(out / "x_probabilities.npy")
+    assert tree(out) == {"x.png", "x_overlay.png", "x.npy"}
+    values = np.load(out / "x.npy")
     assert (values.shape, values.dtype) == ((2, 25, 31), np.float32)
     assert np.array_equal(read_mask(mask), predictor.labels.decode(values.argmax(0)))
     with Image.open(out / "x_overlay.png") as overlay:
@@ -186,7 +186,7 @@ def test_one_bad_image_does_not_stop_the_others(predictor, tmp_path) -> None:
     text = str(caught.value)
     assert "4 of 6 images could not be predicted" in text
     assert all(name in text for name in ("b.png", "c.png has 1 channel", "d.png", "e.gif"))
-    assert tree(out) == {f"{stem}{end}" for stem in "af" for end in (".png", "_overlay.png", "_probabilities.npy")}
+    assert tree(out) == {f"{stem}{end}" for stem in "af" for end in (".png", "_overlay.png", ".npy")}
 
 
 def test_the_only_image_fails_with_its_own_error(predictor, tmp_path) -> None:
@@ -212,7 +212,7 @@ def test_an_interruption_leaves_no_half_file(predictor, tmp_path, monkeypatch, s
     monkeypatch.setattr(tiled.runtime, "run", stop_in_the_second)
     with pytest.raises(error):
         predict_files(tiled, inputs, out, probabilities=True, overlay=True)
-    assert tree(out) == {f"a{suffix}", "a_probabilities.npy", "a_overlay.png"}
+    assert tree(out) == {f"a{suffix}", "a.npy", "a_overlay.png"}
 
 
 def test_labels_above_255_are_written(predictor, tmp_path) -> None:

@@ -63,7 +63,7 @@ def plan_outputs(
     """What is written for each input, and the files in folders that are pictures but cannot be read.
 
     inputs: files, and folders whose structure is kept below `out`; the same file twice counts once. An image becomes
-    OUT/STEM.png (.tif for TIFF and .npy, .zarr for Zarr), OUT/STEM_overlay.png, OUT/STEM_probabilities.npy and
+    OUT/STEM.png (.tif for TIFF and .npy, .zarr for Zarr), OUT/STEM_overlay.png, OUT/STEM.npy and
     OUT/STEM_coarse.npy. `out` itself is left out of folders.
     Raises DataError where an input is missing or there is no image, OutputError where two inputs share an output or
     an output would replace an input. Touches no file.
@@ -183,7 +183,7 @@ def _job(image: Path, target: Path, overlay: bool, probabilities: bool, coarse: 
         image,
         target.with_name(target.stem + suffix),
         target.with_name(f"{target.stem}_overlay.png") if overlay else None,
-        target.with_name(f"{target.stem}_probabilities.npy") if probabilities else None,
+        target.with_name(f"{target.stem}.npy") if probabilities else None,
         target.with_name(f"{target.stem}_coarse.npy") if coarse else None,
     )
 

@@ -97,8 +97,8 @@ def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
     """Each mask with the prediction of its relative stem (x.png, x_mask.png and x_label.png with x.png).
 
     What else lies in `predictions` is passed over; so is x.npy beside an x of another kind: it holds probabilities.
-    Raises DataError that lists the masks without a prediction, and where a stem occurs twice, a mask is no image file or
-    there are no masks.
+    Raises DataError that lists the masks without a prediction, and where a stem occurs twice, a mask is no image file
+    or there are no masks.
     """
     files, findings = list_images(masks)
     _raise_errors(findings)

@@ -27,12 +27,11 @@ from torch import Tensor, nn
 
 import keepmap
 from common import write_result
-from keepmap.networks.catalogue import NETWORKS
+from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.describe import multiply_adds, parameters, peak_bytes
-from keepmap.networks.fcn_dilated import from_torchvision
-from keepmap.networks.layers import DoubleConv, Upsample
 from keepmap.networks.network import Network
 from keepmap.resources import resolve_precision, use_cpu
+from keepmap.weights.sources import SOURCES
 from ledger import Ledger
 from plain_unet import PlainUNet
 from speed import measure_inference, measure_training, seconds_in_turn
@@ -64,33 +63,24 @@ def classic() -> Pair:
     return ours, plain
 
 
-def unet_resnet34() -> Pair:
-    """The U-Net over ResNet-34 of segmentation_models_pytorch, and ours with its layers.
+def imported(source: str, theirs: nn.Module) -> Pair:
+    """Ours with the weights of a peer's network, as `import-weights` makes it, and the peer's."""
+    origin, state = SOURCES[source], theirs.state_dict()
+    recipe = origin.recipe(state)
+    ours = build_network(recipe.network, channels=recipe.channels, classes=recipe.classes, options=recipe.options)
+    names = [name for name in ours.state_dict() if name not in ("mean", "std")]
+    named = {name: origin.turned(name, state[origin.theirs(name)], recipe) for name in names}
+    ours.load_state_dict({**ours.state_dict(), **named})
+    return ours, theirs
 
-    It enlarges without narrowing, has no skip at stride 1, and scores with a 3x3 convolution: these layers are put in
-    the place of ours. It appends the skip to the map, we the map to the skip: inputs of weights are permuted.
-    """
+
+def unet_resnet34() -> Pair:
+    """The U-Net over ResNet-34 of segmentation_models_pytorch, and ours."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import segmentation_models_pytorch as smp
 
-        theirs = smp.Unet("resnet34", encoder_weights=None, classes=CLASSES)
-    options: dict[str, Any] = {"encoder": "resnet34", "widths": (256, 128, 64, 32, 16), "up": "nearest"}
-    ours: Any = keepmap.build_model("encoder_unet", channels=3, classes=CLASSES, stem_skip=False, **options)
-    skips, below = (256, 128, 64, 64, 0), (512, 256, 128, 64, 32)
-    ours.up = nn.ModuleList(Upsample(2, nearest=True) for _ in skips)
-    shapes = zip(below, skips, options["widths"], strict=True)
-    ours.merge = nn.ModuleList(DoubleConv(under + skip, width) for under, skip, width in shapes)
-    ours.head = nn.Conv2d(16, CLASSES, 3, padding=1)
-    ours.encoder.load_state_dict(theirs.encoder.state_dict())
-    for merge, block, under in zip(ours.merge, theirs.decoder.blocks, below, strict=True):
-        for unit, layers in zip(merge, (block.conv1, block.conv2), strict=True):
-            unit.conv.load_state_dict(layers[0].state_dict())
-            unit.norm.load_state_dict(layers[1].state_dict())
-        weight = block.conv1[0].weight.detach()
-        merge[0].conv.weight.data.copy_(torch.cat([weight[:, under:], weight[:, :under]], 1))
-    ours.head.load_state_dict(theirs.segmentation_head[0].state_dict())
-    return ours, theirs
+        return imported("smp:unet-resnet34", smp.Unet("resnet34", encoder_weights=None, classes=CLASSES))
 
 
 def fcn_resnet50() -> Pair:
@@ -100,10 +90,7 @@ def fcn_resnet50() -> Pair:
         from torchvision.models.segmentation import fcn_resnet50 as build
 
         theirs = build(weights=None, weights_backbone=None, num_classes=CLASSES, aux_loss=False)
-    ours = keepmap.build_model("fcn_dilated", channels=3, classes=CLASSES)
-    named = {from_torchvision(name): tensor for name, tensor in theirs.state_dict().items()}
-    ours.load_state_dict({**ours.state_dict(), **named})
-    return ours, theirs
+    return imported("torchvision:fcn_resnet50", theirs)
 
 
 PAIRS: Mapping[str, Callable[[], Pair]] = {

@@ -42,12 +42,14 @@ class Network(nn.Module):
     A network with a size rule of its own says so in `padded` and in two numbers, from which its reach follows too:
     pad_before:  rows that `pad` puts above (and columns left of) the image.
     crop_before: rows and columns that `crop` takes off the near end of what `core` returns.
+    zero_padded: whether `pad` puts zeros, and not more of the image, around it.
     """
 
     mean: Tensor
     std: Tensor
     pad_before: int = 0
     crop_before: int = 0
+    zero_padded: bool = True
 
     def __init__(self, config: NetworkConfig, stride: int) -> None:
         super().__init__()

@@ -88,6 +88,7 @@ class UNet(Network):
         _check(config)
         widths = config.widths
         super().__init__(config, stride=2 ** (len(widths) - 1))
+        self.zero_padded = config.match != "crop"
         levels = range(len(widths) - 1)[::-1]
         self.stem = _contracting(config, 0)
         self.pool = pool() if config.down == "pool" else nn.Identity()

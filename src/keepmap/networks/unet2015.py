@@ -50,6 +50,7 @@ class UNet2015(Network):
     """
 
     config: UNet2015Config
+    zero_padded = False
 
     def __init__(self, config: UNet2015Config) -> None:
         _check(config)

@@ -41,12 +41,21 @@ class WinogradConv(nn.Module):
         bias = torch.zeros(outputs) if conv.bias is None else conv.bias.detach()
         self.register_buffer("weight", turned.reshape(16, inputs, outputs).to(weight.dtype))
         self.register_buffer("bias", bias.to(weight.device, torch.float32))
+        self.kernel_size, self.stride, self.padding, self.dilation = (3, 3), (1, 1), (1, 1), (1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, K, H, W), channels_last."""
+        return self._convolved(x, 1)
+
+    def inner_rows(self, x: Tensor) -> Tensor:
+        """(N, C, H + 2, W) -> (N, K, H, W): zeros are put beside x, not above and below it."""
+        return self._convolved(x, 0)
+
+    def _convolved(self, x: Tensor, edge: int) -> Tensor:
         count, inputs, height, width = x.shape
+        height += 2 * edge - 2
         outputs, across = self.weight.shape[2], -(-width // 2)
-        padded = F.pad(x, (1, 1 + width % 2, 1, 1 + height % 2)).permute(0, 2, 3, 1)
+        padded = F.pad(x, (1, 1 + width % 2, edge, edge + height % 2)).permute(0, 2, 3, 1)
         out = x.new_empty(count, padded.shape[1] - 2, 2 * across, outputs)
         down = max(1, min(out.shape[1] // 2, _CHUNK_BYTES // (16 * across * inputs * x.element_size())))
         room = _Room(x, down * across, inputs, outputs)

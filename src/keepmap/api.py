@@ -33,6 +33,7 @@ from keepmap.options import (
     Precision,
     PredictOptions,
     TrainOptions,
+    WantedWay,
     parse_size,
 )
 from keepmap.planning.plan import Plan
@@ -162,6 +163,7 @@ def load(
     device: str = "auto",
     precision: Precision = "auto",
     memory: str | None = None,
+    way: WantedWay = "auto",
 ) -> Predictor:
     """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError.
 
@@ -172,7 +174,7 @@ def load(
     where = resolve_device(device)
     runtime = Runtime(trained, device=where, precision=resolve_precision(precision, where))
     limit = int(parse_size(memory)) if memory else None
-    return Predictor(runtime, config.labels, memory_bytes=limit, dtype=config.dtype)
+    return Predictor(runtime, config.labels, memory_bytes=limit, dtype=config.dtype, way=way)
 
 
 def predict(
@@ -187,6 +189,7 @@ def predict(
     coarse: bool = False,
     network: Segmenter | None = None,
     memory: str | None = None,
+    way: WantedWay = "auto",
     device: str = "auto",
     precision: Precision = "auto",
     progress: Progress | None = None,
@@ -199,7 +202,8 @@ def predict(
     """
     options = from_arguments(PredictOptions, locals())
     predictor = load(
-        run, network=network, device=options.device, precision=options.precision, memory=options.memory
+        run, network=network, device=options.device, precision=options.precision, memory=options.memory,
+        way=options.way,
     )
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
@@ -223,6 +227,7 @@ def evaluate(
     max_pixels: int = 100_000_000,
     network: Segmenter | None = None,
     memory: str | None = None,
+    way: WantedWay = "auto",
     device: str = "auto",
     precision: Precision = "auto",
     progress: Progress | None = None,
@@ -237,8 +242,8 @@ def evaluate(
     if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
         raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:
-        if (memory, device, precision, network) != (None, "auto", "auto", None):
-            raise OptionError("--memory, --device, --precision and network= are for a RUN; nothing is computed here.")
+        if (memory, way, device, precision, network) != (None, "auto", "auto", "auto", None):
+            raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
         return evaluate_folders(
             Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, reading=options, progress=show
         )
@@ -250,7 +255,8 @@ def evaluate(
             do="leave out --classes and --ignore, or predict first and evaluate PREDICTIONS MASKS with them",
         )
     predictor = load(
-        source, network=network, device=options.device, precision=options.precision, memory=options.memory
+        source, network=network, device=options.device, precision=options.precision, memory=options.memory,
+        way=options.way,
     )
     return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), reading=options, progress=show)
 

@@ -13,6 +13,7 @@ from keepmap.config import option
 from keepmap.errors import OptionError
 
 Precision = Literal["auto", "float32", "bfloat16"]
+WantedWay = Literal["auto", "pass", "bands", "tiles"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,8 @@ class PredictOptions(ImageOptions):
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
     probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
-    memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
 
@@ -78,7 +80,8 @@ class PredictOptions(ImageOptions):
 class EvaluateOptions(ImageOptions, LabelOptions):
     """Options of `keepmap evaluate`."""
 
-    memory: str | None = option(None, "memory for one forward pass, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
 

@@ -98,7 +98,7 @@ def test_overlays_and_probabilities_lie_beside_the_mask(predictor, tmp_path) -> 
         assert (overlay.mode, overlay.size) == ("RGB", (31, 25))
 
 
-def test_large_images_go_in_tiles_and_it_is_said(predictor, tmp_path) -> None:
+def test_large_images_go_in_tiles_or_bands_and_it_is_said(predictor, tmp_path) -> None:
     image = save(tmp_path / "large.tif", 200, 230)
     tiled = Predictor(predictor.runtime, predictor.labels, memory_bytes=1)
     told = Told()
@@ -107,6 +107,10 @@ def test_large_images_go_in_tiles_and_it_is_said(predictor, tmp_path) -> None:
     assert np.mean(read_mask(one) != read_mask(many)) < 1e-3
     assert len(told.lines) == 1
     assert "tiles of" in told.lines[0]
+    banded = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**24, way="bands")
+    (bands,) = predict_files(banded, [image], tmp_path / "bands", progress=told)
+    assert np.array_equal(read_mask(one), read_mask(bands))
+    assert told.lines[1].endswith("bands of 200 rows; --way bands.")
 
 
 def test_older_predictions_are_replaced(predictor, tmp_path) -> None:

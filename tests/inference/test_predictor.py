@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from keepmap.data.labels import LabelSet, default_colours
-from keepmap.errors import DataError
+from keepmap.errors import DataError, OptionError
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.reach import NORMS
@@ -94,6 +94,30 @@ def test_tiles_equal_the_whole(kind) -> None:
     assert way.exact
     want, got = logits(whole, pixels), logits(tiled, pixels)
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("memory", [1, 2**33])
+@pytest.mark.parametrize("kind", [kind for kind in NETWORKS if kind not in ("unet2015", "unet pad")])
+def test_bands_equal_the_whole(kind, memory) -> None:
+    """In one column where the memory is ample, in as many as possible where it is not."""
+    whole = predictor(kind)
+    banded = Predictor(whole.runtime, whole.labels, memory_bytes=memory, way="bands")
+    height, width = SIZES[kind][::-1] if kind == "lite0" else SIZES[kind]
+    pixels = image(1, height, width)
+    way = banded.plan_way(height, width)
+    assert (way.kind, way.exact) == ("bands", True)
+    assert (way.tiles > 1) == (memory == 1)
+    want, got = logits(whole, pixels), logits(banded, pixels)
+    assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+def test_a_network_that_cannot_be_streamed_goes_in_tiles_and_the_reason_is_given() -> None:
+    given = predictor("unet pad")
+    way = Predictor(given.runtime, given.labels, memory_bytes=1).plan_way(171, 190)
+    assert way.kind == "tiles"
+    assert "no bands: join (Join) cannot be computed in bands" in way.because
+    with pytest.raises(OptionError, match="cannot be computed in bands"):
+        Predictor(given.runtime, given.labels, memory_bytes=1, way="bands").plan_way(171, 190)
 
 
 def test_tiles_of_a_network_that_sees_the_whole_image_are_said_not_to_be_exact() -> None:

@@ -155,9 +155,8 @@ def _predict_one(
 ) -> None:
     source = open_image(job.image, reading)
     way = predictor.plan_way(*source.shape[1:])
-    if way.kind == "tiles":
-        rows, columns = way.window
-        progress.say(f"{job.image}: {way.tiles} tiles of {rows} x {columns} px; {way.because}.")
+    if way.kind != "one pass":
+        progress.say(f"{job.image}: {way}; {way.because}.")
     labels = predictor.labels
     blank = None if source.nodata is None else labels.blank
     dtype = np.dtype(np.uint8 if max(*labels.values, blank or 0) < 256 else np.uint16)

@@ -12,8 +12,9 @@ import numpy as np
 from keepmap.data.labels import LabelSet
 from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
 from keepmap.errors import DataError
-from keepmap.geometry.tiles import cover
+from keepmap.geometry.tiles import Tile, cover
 from keepmap.inference.way import Limits, Way, plan_way
+from keepmap.options import WantedWay
 from keepmap.protocols import Array, ArraySink, ArraySource, Silent, Tracker, Window
 from keepmap.runtime.torch_runtime import Output, Runtime
 
@@ -24,17 +25,24 @@ _SHARE_OF_FREE_MEMORY = 0.25
 
 
 class Predictor:
-    """Labels and class probabilities of images, whole where they fit the memory, else in tiles that fit together.
+    """Labels and class probabilities of images, whole where they fit the memory, else in parts that fit together.
 
     labels:       what the class indices of the network mean.
     memory_bytes: what one forward pass may take; default: a quarter of what is free now.
+    way:          how images are computed; default: whole where they fit, else in bands or in tiles, what costs less.
     dtype:        the type of the images that the network was trained on ("uint8", ...); others are refused, because
                   their values mean something else. Default: any.
     Safe to share between threads.
     """
 
     def __init__(
-        self, runtime: Runtime, labels: LabelSet, *, memory_bytes: int | None = None, dtype: str | None = None
+        self,
+        runtime: Runtime,
+        labels: LabelSet,
+        *,
+        memory_bytes: int | None = None,
+        dtype: str | None = None,
+        way: WantedWay = "auto",
     ) -> None:
         if labels.count != runtime.classes:
             raise ValueError(f"{labels.count} labels for a network of {runtime.classes} classes")
@@ -43,7 +51,10 @@ class Predictor:
         self.runtime = runtime
         self.labels = labels
         self.dtype = dtype
-        self._limits = Limits(runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes)
+        self._limits = Limits(
+            runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes, runtime.band_bytes,
+            runtime.unstreamable, way,
+        )  # fmt: skip
 
     def __call__(self, image: Array) -> Array:
         """The label values of an image.
@@ -151,18 +162,37 @@ class Predictor:
     def _parts(
         self, read: Callable[[Window], Array], shape: tuple[int, ...], output: Output, where: str
     ) -> Iterator[tuple[Window, Array]]:
-        """(window, labels (h, w) or values (K, h, w)) of each tile; the windows partition the image."""
+        """(window, labels (h, w) or values (K, h, w)) of each part; the windows partition the image."""
         size = (shape[1], shape[2])
         way = self.plan_way(*size)
         stride = self.runtime.stride
+
+        def pixels(window: Window) -> Array:
+            values = read(window)
+            if values.dtype.kind == "f":
+                values = values.astype(np.float32, copy=False)
+                if bad := count_not_finite(values):
+                    raise not_finite(where, bad, values.size)
+            return values
+
         for tile in cover(size, way.window, way.halo, (stride, stride)):
-            pixels = read((tile.read[0], tile.read[1]))
-            if pixels.dtype.kind == "f":
-                pixels = pixels.astype(np.float32, copy=False)
-                if bad := count_not_finite(pixels):
-                    raise not_finite(where, bad, pixels.size)
-            result = self.runtime.run(pixels[np.newaxis], output)[0]
-            yield (tile.write[0], tile.write[1]), result[(..., *tile.crop)]
+            rows, columns = tile.read
+            if way.kind == "bands":
+                yield from self._streamed(way, tile, pixels, output)
+            else:
+                result = self.runtime.run(pixels((rows, columns))[np.newaxis], output)[0]
+                yield (tile.write[0], tile.write[1]), result[(..., *tile.crop)]
+
+    def _streamed(
+        self, way: Way, tile: Tile, pixels: Callable[[Window], Array], output: Output
+    ) -> Iterator[tuple[Window, Array]]:
+        """The parts of a tile as high as the image, band by band."""
+        (rows, columns), done = tile.read, 0
+        size = (rows.stop - rows.start, columns.stop - columns.start)
+        for part in self.runtime.stream(size, way.band, lambda band: pixels((band, columns)), output):
+            window = slice(done, done + part.shape[-2]), tile.write[1]
+            done += part.shape[-2]
+            yield window, part[..., tile.crop[1]]
 
 
 def _channels_first(image: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Which way through a network an image takes: whole in one pass, or in tiles, and why.
+"""Which way through a network an image takes: whole in one pass, in bands or in tiles, and why.
 
 Knows sizes, bytes and reaches; runs nothing.
 """
@@ -6,29 +6,44 @@ Knows sizes, bytes and reaches; runs nothing.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 from typing import Literal
 
+from keepmap.errors import OptionError
 from keepmap.geometry.tiles import Halo, count_tiles, equal_window, round_up
+from keepmap.options import WantedWay
+
+_LEAST_BAND, _MOST_BAND = 32, 256
+"""Rows. Shorter bands cost more time than they save memory, larger ones bring nothing."""
+_NONE: Halo = (0, 0)
 
 
 @dataclass(frozen=True)
 class Way:
     """How one image is computed. Sizes in pixels, (rows, columns).
 
-    window:  what the network sees at once, a multiple of its stride.
-    halo:    context (before, after) on each axis that is computed and thrown away; zero in one pass.
-    tiles:   forward passes.
+    window:  what the network sees at once, a multiple of its stride; of bands the columns that it sees, all rows high.
+    halo:    context (before, after) on each axis that is computed and thrown away; zero where nothing is.
+    tiles:   windows that cover the image.
+    band:    rows that are computed at a time, a multiple of the stride; 0 where the whole window is.
     exact:   whether the result is that of one pass (up to rounding); False for a network that is not local.
     because: the reason, for the user.
     """
 
-    kind: Literal["one pass", "tiles"]
+    kind: Literal["one pass", "bands", "tiles"]
     window: tuple[int, int]
     halo: tuple[Halo, Halo]
     tiles: int
     exact: bool
     because: str
+    band: int = 0
+
+    def __str__(self) -> str:
+        rows, columns = self.window
+        if self.kind == "bands":
+            return f"bands of {self.band} rows" + (f" in {self.tiles} columns of {columns} px" * (self.tiles > 1))
+        return f"{self.tiles} tiles of {rows} x {columns} px" if self.kind == "tiles" else self.kind
 
 
 @dataclass(frozen=True)
@@ -36,7 +51,8 @@ class Limits:
     """What the way depends on, apart from the image.
 
     stride:       total stride of the network, pixels. reach: (before, after), pixels. local: whether tiles are exact.
-    memory_bytes: what one forward pass may take; peak_bytes(height, width): what it takes.
+    memory_bytes: what the computing may take; peak_bytes(height, width): what a pass takes, band_bytes(band, width):
+    what bands take. unstreamable: why there can be no bands, "" where there can. wanted: the way that was asked for.
     """
 
     stride: int
@@ -44,30 +60,74 @@ class Limits:
     local: bool
     memory_bytes: int
     peak_bytes: Callable[[int, int], int]
+    band_bytes: Callable[[int, int], int]
+    unstreamable: str
+    wanted: WantedWay = "auto"
 
 
 def plan_way(size: tuple[int, int], limits: Limits) -> Way:
-    """One pass where it fits the memory, else the tiles with the least arithmetic that do.
+    """One pass where it fits the memory, else bands, in columns where the image is too wide for them, else tiles.
 
     A tile is never shorter than twice its context, even where the memory is too small for that; `because` says so.
-    size: (H, W) of the image, at least 1 each.
+    size: (H, W) of the image, at least 1 each. Raises OptionError where bands are wanted and there can be none.
     """
-    stride, allowed = limits.stride, limits.memory_bytes
-    whole = (round_up(size[0], stride), round_up(size[1], stride))
+    allowed = limits.memory_bytes
+    whole = _rounded(size, limits.stride)
     needed = limits.peak_bytes(*whole)
-    if needed <= allowed:
-        none = (0, 0)
+    if limits.wanted == "pass" or (limits.wanted == "auto" and needed <= allowed):
         because = f"one pass takes {_bytes(needed)} of the {_bytes(allowed)} it may take"
-        return Way("one pass", whole, (none, none), 1, True, because)
+        return Way("one pass", whole, (_NONE, _NONE), 1, True, because)
+    because = f"one pass would take {_bytes(needed)}, it may take {_bytes(allowed)}"
+    if limits.wanted != "auto":
+        because = f"--way {limits.wanted}"
+    tiles = _in_tiles(size, limits, because)
+    if limits.wanted == "tiles":
+        return tiles
+    if limits.unstreamable:
+        if limits.wanted == "bands":
+            raise OptionError(
+                "This network cannot be computed in bands.", found=limits.unstreamable, do="--way auto or --way tiles"
+            )
+        return replace(tiles, because=f"{tiles.because}; no bands: {limits.unstreamable}")
+    bands = _in_bands(size, limits, because)
+    cheaper = bands is not None and bands.tiles * bands.window[1] * whole[0] <= tiles.tiles * prod(tiles.window)
+    if bands is not None and (cheaper or limits.wanted == "bands"):
+        return bands
+    return tiles
+
+
+def _in_tiles(size: tuple[int, int], limits: Limits, because: str) -> Way:
+    """The tiles with the least arithmetic that fit the memory."""
+    stride = limits.stride
     halo = (round_up(limits.reach[0], stride), round_up(limits.reach[1], stride))
     window = _cheapest(size, halo, limits)
     tiles = count_tiles(size, window, (halo, halo), (stride, stride))
-    because = f"one pass would take {_bytes(needed)}, it may take {_bytes(allowed)}"
-    if (smallest := limits.peak_bytes(*window)) > allowed:
+    if (smallest := limits.peak_bytes(*window)) > limits.memory_bytes:
         because += f"; the smallest tile takes {_bytes(smallest)}"
     if not limits.local:
         because += "; this network sees the whole image at once, so the tiles are not exact"
     return Way("tiles", window, (halo, halo), tiles, limits.local, because)
+
+
+def _in_bands(size: tuple[int, int], limits: Limits, because: str) -> Way | None:
+    """Bands of full width, or the fewest columns in which they fit the memory; None where none do.
+
+    Where bands alone are wanted the narrowest columns will do, however much they take.
+    """
+    stride = limits.stride
+    height, end = _rounded(size, stride)
+    halo = (round_up(limits.reach[0], stride), round_up(limits.reach[1], stride))
+    heights = range(min(round_up(_LEAST_BAND, stride), height), min(_MOST_BAND, height) + 1, stride)
+    for width in _windows(size[1], halo, stride, 2 * max(sum(halo), stride)):
+        aside = _NONE if width == end else halo
+        columns = count_tiles((size[1],), (width,), (aside,), (stride,))
+        fitting = [band for band in heights if limits.band_bytes(band, width) <= limits.memory_bytes]
+        if fitting:
+            return Way("bands", (height, width), (_NONE, aside), columns, True, because, max(fitting))
+    if limits.wanted == "auto":
+        return None
+    because += f"; the shortest bands of the narrowest columns take {_bytes(limits.band_bytes(heights[0], width))}"
+    return Way("bands", (height, width), (_NONE, aside), columns, True, because, heights[0])
 
 
 def _cheapest(size: tuple[int, int], halo: Halo, limits: Limits) -> tuple[int, int]:
@@ -109,6 +169,10 @@ def _widest(height: int, falling: list[int], limits: Limits) -> int | None:
         else:
             low = middle + 1
     return falling[low] if low < len(falling) else None
+
+
+def _rounded(size: tuple[int, int], stride: int) -> tuple[int, int]:
+    return round_up(size[0], stride), round_up(size[1], stride)
 
 
 def _bytes(count: int) -> str:

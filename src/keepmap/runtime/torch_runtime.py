@@ -1,13 +1,17 @@
 """A PyTorch network as a function from arrays to arrays, as fast and small as this device allows.
 
-Knows one forward pass: not how an image is read, cut into tiles or written, nor what the classes mean.
+Knows one forward pass, and the same one in bands: not how an image is read, cut into tiles or written, nor what the
+classes mean.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from typing import Any, Literal
+from functools import cached_property
+from math import ceil
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -20,6 +24,7 @@ from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.networks.shortage import told_by_level
 from keepmap.protocols import Array
+from keepmap.runtime.bands import BandStream
 from keepmap.runtime.folding import fold_batch_norms
 from keepmap.runtime.winograd import use_winograd
 
@@ -73,6 +78,8 @@ class Runtime:
         self.reach: tuple[int, int] = network.reach
         self.local: bool = network.local
         self._memory = memory_of(network, bytes_per_value=dtype.itemsize)
+        self.unstreamable = self._why_not_in_bands()
+        """Why an image cannot be computed in bands; "" where it can."""
 
     @property
     def label_dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int16]:
@@ -82,6 +89,13 @@ class Runtime:
     def peak_bytes(self, height: int, width: int) -> int:
         """Bytes that one forward pass of one image of (height, width) pixels needs at its peak, about."""
         return self._memory(height, width)
+
+    def band_bytes(self, band: int, width: int) -> int:
+        """Bytes that `stream` needs at its peak for bands of so many rows of an image of `width` pixels, about.
+
+        What is held is put together anew with what comes, so for a moment it is there twice.
+        """
+        return 2 * ceil(self._held_by_column * width) + 3 * self._memory(band, width)
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated where the network computes."""
@@ -96,13 +110,49 @@ class Runtime:
         Returns labels (N, h, w) in `label_dtype`, or probabilities or logits (N, K, h, w) float32, C-contiguous.
         Raises OutOfMemory where the memory does not suffice.
         """
-        with self._told(x), torch.inference_mode():
-            logits = self._network(self._tensor(x))
-            if output == "labels":
-                return self._labels(logits).numpy()
-            values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
-            array: Array = values.contiguous().cpu().numpy()
-            return array
+        with self._told(x.shape), torch.inference_mode():
+            return self._delivered(self._network(self._tensor(x)), output)
+
+    def stream(
+        self, size: tuple[int, int], band: int, read: Callable[[slice], Array], output: Output = "labels"
+    ) -> Iterator[Array]:
+        """One image of `size` (H, W) in bands: rows in order, each (n, W) labels or (K, n, W) values as `run` returns.
+
+        band: rows at a time, a multiple of the stride. read: raw values (C, h, W) of so many rows, asked for in order.
+        Raises TypeError with the reason in `unstreamable`.
+        """
+        if self.unstreamable or not isinstance(self._network, Network):
+            raise TypeError(self.unstreamable)
+        stream = BandStream(self._network, size, band)
+        for row in range(0, size[0], band):
+            x = read(slice(row, min(row + band, size[0])))[np.newaxis]
+            with self._told(x.shape), torch.inference_mode():
+                parts = [self._delivered(logits, output)[0] for logits in stream.push(self._tensor(x))]
+            yield from parts
+
+    def _why_not_in_bands(self) -> str:
+        if not isinstance(self._network, Network):
+            return "the layers of a network of your own are not known"
+        try:
+            BandStream(self._network, (1, 1), self.stride)
+        except TypeError as error:
+            return str(error)
+        return ""
+
+    @cached_property
+    def _held_by_column(self) -> float:
+        """Bytes that are held between two bands for each column of pixels, from a strip of nothing that is streamed."""
+        width, band = 2 * self.stride, self.stride
+        rows = 2 * sum(self.reach) + 4 * band
+        stream = BandStream(cast(Network, self._network), (rows, width), band)
+        held = 0
+        with torch.inference_mode():
+            for row in range(0, rows, band):
+                strip = np.zeros((1, self.channels, min(band, rows - row), width), np.uint8)
+                for _ in stream.push(self._tensor(strip)):
+                    pass
+                held = max(held, stream.held())
+        return held / width
 
     def check_scores(self) -> ScoreNetwork:
         """The network, if it has a score map before its upsampling, as an FCN has. Raises OptionError."""
@@ -116,13 +166,13 @@ class Runtime:
         Raises OptionError for a network without one, OutOfMemory as `run` does.
         """
         network = self.check_scores()
-        with self._told(x), torch.inference_mode():
+        with self._told(x.shape), torch.inference_mode():
             array: Array = network.scores(self._tensor(x)).float().contiguous().cpu().numpy()
             return array
 
-    def _told(self, x: Array) -> AbstractContextManager[None]:
+    def _told(self, shape: tuple[int, ...]) -> AbstractContextManager[None]:
         width = torch.finfo(_DTYPES[self.precision]).bits // 8
-        shape, network = x.shape, self._network
+        network = self._network
         return told_by_level(network, shape, device=self.device, bytes_per_value=width, training=False, do=_LESS_MEMORY)
 
     def _tensor(self, x: Array) -> Tensor:
@@ -132,6 +182,14 @@ class Runtime:
         if tensor.dtype == torch.uint16 and self.device == "mps":
             tensor = tensor.float()
         return tensor.to(self.device).contiguous(memory_format=torch.channels_last)
+
+    def _delivered(self, logits: Tensor, output: Output) -> Array:
+        """What `run` returns, for logits (N, K, h, w)."""
+        if output == "labels":
+            return self._labels(logits).numpy()
+        values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
+        array: Array = values.contiguous().cpu().numpy()
+        return array
 
     def _labels(self, logits: Tensor) -> Tensor:
         """The class of the highest logit, (N, h, w) on the CPU; argmax in bands of rows on the device."""

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from keepmap.inference.bands import BandStream
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
+from keepmap.runtime.bands import BandStream
 from keepmap.runtime.winograd import WinogradConv
 
 NETWORKS: list[tuple[str, dict[str, Any]]] = [

@@ -174,10 +174,7 @@ class _Interpolated(_Link):
 
 
 class _Joined(_Link):
-    """Several values, row by row: the faster branch waits, at most `most` rows leave at a time.
-
-    before: first rows of the first value that have no partner.
-    """
+    """Several values, row by row: the faster branch waits, `most` rows leave at a time; the first loses `before`."""
 
     def __init__(self, stride: int, join: Callable[[list[Tensor]], Tensor], most: int, before: int = 0) -> None:
         super().__init__(stride, None)
@@ -204,7 +201,7 @@ def _link(step: Step, stride: int, band: int) -> _Link:
         return _Link(stride, layer or nn.Identity())
     if step.kind in _JOINS:
         return _Joined(stride, _JOINS[step.kind], most)
-    if isinstance(layer, Product):
+    if isinstance(layer, Product) and len(step.inputs) == 2:
         return _Joined(stride, lambda rows: layer(*rows), most)
     if isinstance(layer, Crop):
         first = layer.before

@@ -3,8 +3,8 @@
 usage: python benchmarks/peers.py [--rounds 7] [--tiny]
 Equal settings: ours and the peer's, same weights, same arrays, same loss and optimiser, float32, contiguous, in turn in
 one process. Defaults: keepmap's own training step and Runtime against the plain loop (speed.py). The bytes of tensors
-are counted (ledger.py); the largest resident size is that of a process of its own for each way. --tiny: images of 64
-px, one round, and no fcn_vgg16, which pads them to 264; nothing is written. The peers come with the extra dev.
+are counted; the largest resident size is that of a process of its own for each way. --tiny: images of 64 px, one round,
+and no fcn_vgg16, which pads them to 264; nothing is written. The peers come with the extra dev.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ import keepmap
 from common import write_result
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.describe import multiply_adds, parameters, peak_bytes
+from keepmap.networks.ledger import Ledger
 from keepmap.networks.network import Network
 from keepmap.resources import resolve_precision, use_cpu
 from keepmap.weights.sources import SOURCES
-from ledger import Ledger
 from plain_unet import PlainUNet
 from speed import measure_inference, measure_training, seconds_in_turn
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+
+from keepmap.networks.ledger import Ledger
 
 
 @pytest.fixture(autouse=True)
@@ -20,11 +19,6 @@ def _one_thread() -> Iterator[None]:
 
 
 @pytest.fixture
-def ledger() -> Any:
-    """A mode that counts the bytes of every tensor made while it is on: the one that the benchmarks use."""
-    path = Path(__file__).resolve().parents[2] / "benchmarks" / "ledger.py"
-    spec = importlib.util.spec_from_file_location("ledger", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.Ledger()
+def ledger() -> Ledger:
+    """A mode that counts the bytes of every tensor made while it is on."""
+    return Ledger()

@@ -30,7 +30,7 @@ from keepmap.training.session import begin, go_on
 OPTIONS = TrainOptions(steps=3, crop=32, batch=2, precision="float32", device="cpu")
 GREY = Fingerprint(
     images=9, channels=1, dtype="uint8", median_height=70, median_width=90, mean=(40.0,), deviation=(30.0,),
-    class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01), brighter=0.8,
+    value_range=(0.0, 255.0), class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01), brighter=0.8,
 )  # fmt: skip
 
 

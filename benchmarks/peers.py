@@ -10,6 +10,7 @@ and no fcn_vgg16, which pads them to 264; nothing is written. The peers come wit
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.util
 import json
 import resource
@@ -29,7 +30,7 @@ import keepmap
 from common import write_result
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.describe import multiply_adds, parameters, peak_bytes
-from keepmap.networks.ledger import Ledger
+from keepmap.networks.footprint import Ledger
 from keepmap.networks.network import Network
 from keepmap.resources import resolve_precision, use_cpu
 from keepmap.weights.sources import SOURCES
@@ -84,7 +85,7 @@ def unet_resnet34() -> Pair:
 
 
 def fcn_resnet50() -> Pair:
-    """torchvision's FCN over a dilated ResNet-50, and ours."""
+    """torchvision's FCN over a dilated ResNet-50."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from torchvision.models.segmentation import fcn_resnet50 as build
@@ -155,10 +156,9 @@ def against_peer(build: Callable[[], Pair], side: int, rounds: int) -> dict[str,
 
 def held(network: Network, side: int, precision: str) -> tuple[int, int]:
     """Bytes of tensors between forward and backward, and at the peak of both; beside weights and their gradients."""
+    network = copy.deepcopy(network)  # the ledger would drop its gradients for ever
     x, y = prepared(network, side, precision)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    with Ledger() as ledger:
+    with Ledger(network) as ledger:
         loss = loss_of(network, x, y, precision)
         between = ledger.now
         loss.backward()

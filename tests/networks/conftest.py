@@ -7,8 +7,6 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from keepmap.networks.ledger import Ledger
-
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
@@ -16,9 +14,3 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-@pytest.fixture
-def ledger() -> Ledger:
-    """A mode that counts the bytes of every tensor made while it is on."""
-    return Ledger()

@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.describe import describe, multiply_adds, parameters, peak_bytes, summarise
+from keepmap.networks.footprint import Ledger
 from keepmap.networks.grid import extents_of
 from keepmap.networks.network import Network
 from keepmap.networks.reach import fields_of
@@ -59,33 +60,29 @@ def test_channels_and_extents_are_those_of_a_run(network: Network) -> None:
     assert found == layers
 
 
-def test_peak_in_inference_is_that_of_a_run_or_little_more(network: Network, ledger: Any) -> None:
+def test_peak_in_inference_is_that_of_a_run_or_little_more(network: Network) -> None:
     x = torch.zeros(1, 3, *SIZE)
-    with torch.inference_mode(), ledger:
+    with torch.inference_mode(), Ledger(network) as ledger:
         network(x)
     promised = peak_bytes(network, SIZE)
     assert ledger.peak <= promised <= 1.2 * (ledger.peak + x.nbytes) + 4 * x.nbytes
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-def test_memory_of_training_is_that_of_a_run_or_little_more(network: Network, ledger: Any, checkpointing: bool) -> None:
-    """Between forward and backward to a tenth (of timm's from above, to 0.3), at the peak from above, to six tenths."""
-    timm = getattr(network.config, "encoder", "").startswith("timm:")
-    if timm and checkpointing:
-        pytest.skip("encoders of timm do not recompute")
+def test_memory_of_training_is_that_of_a_run_or_little_more(network: Network, checkpointing: bool) -> None:
+    """Between forward and backward to a tenth, the peak from above, to 0.6; a little more for channelwise layers."""
+    least, most = (0.75, 1.7) if "convnext" in str(network.config) else (0.9, 1.6)
     network = _with(network, checkpointing=checkpointing).train()
     x = torch.zeros(2, 3, *SIZE)
-    for parameter in network.parameters():
-        parameter.grad = torch.zeros_like(parameter)
-    with ledger:
+    with Ledger(network) as ledger:
         loss = network(x).sum()
         between = ledger.now
         loss.backward()
     largest = max(parameter.nbytes for parameter in network.parameters())
     kept = 2 * sum(row.training_bytes for row in describe(network, SIZE))
-    assert (0.7 if timm else 0.9) * kept <= between <= 1.1 * kept + 4 * x.nbytes
+    assert least * kept <= between <= 1.1 * kept + 4 * x.nbytes
     promised = 2 * peak_bytes(network, SIZE, training=True)
-    assert ledger.peak - largest <= promised <= 1.6 * ledger.peak
+    assert ledger.peak - largest <= promised <= most * ledger.peak
 
 
 def _with(network: Network, **fields: Any) -> Network:

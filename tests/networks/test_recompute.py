@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from keepmap.networks.catalogue import NETWORKS, build_network
+from keepmap.networks.footprint import Ledger
 from keepmap.networks.layers import NORM, conv
 from keepmap.networks.network import Network
 from keepmap.networks.recompute import Recomputing, in_turn, recomputed
@@ -84,12 +85,22 @@ def test_loss_gradients_and_buffers_are_those_of_the_plain_run(case: str, half: 
     assert [index for index, pair in enumerate(zip(found, want, strict=True)) if not torch.equal(*pair)] == []
 
 
+def test_an_encoder_of_timm_is_one_part(peers: None) -> None:
+    torch.manual_seed(0)
+    options = {"encoder": "timm:test_resnet", "widths": (12, 10, 8, 6, 4), "stem_skip": False}
+    plain = build_network("encoder_unet", channels=2, classes=3, options=options).train()
+    other = recomputing(plain)
+    want, found = trained(plain), trained(other)
+    assert all(torch.equal(*pair) for pair in zip(found, want, strict=True))
+    assert len({step.part for step in steps_of(plain)}) == 1 + 1 + 5
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_parts_hold_is_not_kept(case: str, ledger: Any) -> None:
+def test_what_the_parts_hold_is_not_kept(case: str) -> None:
     """All that is not kept lies in parts: none of the layers before the heads is left out."""
     kept = []
     for network in twins(case):
-        with type(ledger)() as counts:
+        with Ledger(network) as counts:
             logits = network(torch.zeros(2, 2, 64, 64))
             kept.append(counts.now - logits.nbytes)
     assert kept[1] < 0.5 * kept[0]

@@ -345,8 +345,3 @@ def test_a_torchvision_of_another_build_is_named(error: Exception, monkeypatch: 
         build_encoder("timm:resnet18", 3)
     assert caught.value.found == str(error)
     assert "install torch and torchvision together" in caught.value.do
-
-
-def test_checkpointing_is_refused(peers: None) -> None:
-    with pytest.raises(OptionError, match="cannot recompute"):
-        build_network("fcn", channels=3, classes=2, options={"encoder": "timm:resnet18", "checkpointing": True})

@@ -43,10 +43,5 @@ def build_encoder(name: str, channels: int, *, checkpointing: bool = False) -> E
         encoder: Encoder = TimmEncoder(name.removeprefix(PREFIX), channels)
     else:
         encoder = ENCODERS[name](channels)
-    if checkpointing and not encoder.recomputes:
-        raise OptionError(
-            "An encoder of timm cannot recompute its parts.", found=f"{name} with checkpointing",
-            do="choose an encoder of keepmap, or leave checkpointing out",
-        )  # fmt: skip
     encoder.checkpointing = checkpointing
     return encoder

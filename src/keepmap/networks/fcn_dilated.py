@@ -67,7 +67,8 @@ class FCNDilated(ScoreNetwork):
 
     def coarse(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> the score map (N, K, *T) at stride 8."""
-        return recomputed(self, in_turn(self.head), [self.encoder(x)[-1]])
+        scores: Tensor = recomputed(self, in_turn(self.head), [self.encoder(x)[-1]])
+        return scores
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits (N, K, *S) of raw values x (N, C, *S) of any real dtype. Raises ValueError as every network does."""

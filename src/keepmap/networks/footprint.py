@@ -6,15 +6,17 @@ Knows one image and its size, not how much memory there is nor what else lives i
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable
 from math import ceil, prod
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from keepmap.networks.describe import peak_bytes
-from keepmap.networks.ledger import Ledger
 from keepmap.networks.network import Network
 
 _PROBE = 4096
@@ -57,14 +59,44 @@ def counted_bytes(network: Any, size: tuple[int, int], *, training: bool = False
     """
     module = copy.deepcopy(network).to("cpu", torch.float32).train(training)
     count = 2 if training else 1
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_forget)
-    with torch.random.fork_rng(devices=[]), Ledger() as ledger, torch.set_grad_enabled(training):
+    with torch.random.fork_rng(devices=[]), Ledger(module) as ledger, torch.set_grad_enabled(training):
         logits = module(torch.zeros(count, network.channels, *size))
         if training:
             logits.sum().backward()
     return -(-int(ledger.peak) // count)
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the bytes of every tensor made while it is on, for as long as each lives; those of `module` not at all.
+
+    Gradients of the parameters of `module` are dropped as they come, then and later.
+    now, peak: bytes that live, and the most of them at once.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.now: int = 0
+        self.peak: int = 0
+        self._known: weakref.WeakSet[Any] = weakref.WeakSet()
+        for tensor in (*module.parameters(), *module.buffers()):
+            self._known.add(tensor.untyped_storage())
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                parameter.register_post_accumulate_grad_hook(_forget)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Runs `func` and enters what it returns."""
+        result = func(*args, **(kwargs or {}))
+        for value in tree_leaves(result):
+            if isinstance(value, Tensor) and (storage := value.untyped_storage()) not in self._known:
+                self._known.add(storage)
+                weakref.finalize(storage, self._free, storage.nbytes())
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+        return result
+
+    def _free(self, count: int) -> None:
+        self.now -= count
 
 
 def _forget(parameter: Tensor) -> None:

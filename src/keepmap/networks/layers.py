@@ -52,14 +52,13 @@ class Encoder(nn.Module):
     strides: pixels of the input per pixel of each feature map, shallow first. A decoder asks for powers of 2, each
              twice the one before, that need not begin at 2.
     rounds_up: whether every map has half the extent of the one before it rounded up, whatever that extent is.
-    checkpointing: whether training recomputes its parts (see `recompute`); recomputes: whether it has any.
+    checkpointing: whether training recomputes its parts (see `recompute`).
     """
 
     widths: tuple[int, ...]
     strides: tuple[int, ...] = (2, 4, 8, 16, 32)
     rounds_up = False
     checkpointing = False
-    recomputes = True
 
 
 class Upsample(nn.Upsample):

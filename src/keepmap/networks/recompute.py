@@ -15,8 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 from keepmap.networks.trace import in_part, is_traced
 
-Part = Callable[[list[Tensor]], Tensor]
-"""Computes one value from those in a list, and empties the list: what the part alone holds dies once it is read."""
+Part = Callable[[list[Tensor]], Any]
+"""Computes one value or several from those in a list, which it empties: what that list alone holds dies once read."""
 
 
 class Recomputing(Protocol):
@@ -29,8 +29,8 @@ class Recomputing(Protocol):
 def in_turn(*layers: nn.Module) -> Part:
     """The part that sends its one value through `layers`."""
 
-    def part(values: list[Tensor]) -> Tensor:
-        x = values.pop()
+    def part(values: list[Tensor]) -> Any:
+        x: Any = values.pop()
         for layer in layers:
             x = layer(x)
         return x
@@ -38,7 +38,7 @@ def in_turn(*layers: nn.Module) -> Part:
     return part
 
 
-def recomputed(module: Recomputing, part: Part, values: list[Tensor]) -> Tensor:
+def recomputed(module: Recomputing, part: Part, values: list[Tensor]) -> Any:
     """What `part` makes of `values`, which it empties.
 
     With `module.checkpointing`, in training and with gradients, only `values` are kept until the backward pass, which
@@ -48,7 +48,7 @@ def recomputed(module: Recomputing, part: Part, values: list[Tensor]) -> Tensor:
     Source: Chen et al. 2016 (Training Deep Nets with Sublinear Memory Cost).
     """
     if is_traced(values[0]):
-        return cast(Tensor, in_part(part, values))
+        return in_part(part, values)
     if not (module.checkpointing and module.training and torch.is_grad_enabled()) or torch.compiler.is_compiling():
         return part(values)
     taken = tuple(values)
@@ -57,10 +57,10 @@ def recomputed(module: Recomputing, part: Part, values: list[Tensor]) -> Tensor:
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _FrozenStatistics(cast(nn.Module, module))
 
-    def again(*given: Tensor) -> Tensor:
+    def again(*given: Tensor) -> Any:
         return part(list(given))
 
-    return cast(Tensor, checkpoint(again, *taken, use_reentrant=False, preserve_rng_state=True, context_fn=contexts))
+    return checkpoint(again, *taken, use_reentrant=False, preserve_rng_state=True, context_fn=contexts)
 
 
 class _FrozenStatistics(AbstractContextManager[None]):

@@ -34,6 +34,7 @@ from keepmap.networks.layers import (
     Product,
     Upsample,
 )
+from keepmap.networks.recompute import in_turn, recomputed
 
 PREFIX = "timm:"
 _ACTIVATIONS = (*ACTIVATION.values(), *SMOOTH.values(), nn.Sigmoid, nn.Hardsigmoid, nn.Hardswish)
@@ -54,8 +55,6 @@ class TimmEncoder(Encoder):
     Source: Wightman 2019 (PyTorch Image Models).
     """
 
-    recomputes = False
-
     def __init__(self, name: str, channels: int) -> None:
         super().__init__()
         timm = load_timm()
@@ -73,7 +72,7 @@ class TimmEncoder(Encoder):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Feature maps, the shallow first."""
-        features: list[Tensor] = self.net(x)
+        features: list[Tensor] = recomputed(self, in_turn(self.net), [x])
         return features
 
     def from_timm(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -49,6 +49,13 @@ class _AsTrained(nn.Module):
             return logits
 
 
+def _mean(network: Any) -> Array:
+    """The raw value (C,) that a network normalises to zero; 0 for one that has no normalisation of its own."""
+    if isinstance(network, Network):
+        return np.asarray(network.mean.detach().cpu().numpy())
+    return np.zeros(network.channels, np.float32)
+
+
 class Runtime:
     """Runs a private copy of a network in eval mode; safe to share between threads.
 
@@ -72,8 +79,7 @@ class Runtime:
         self._network: nn.Module = private.to(self.device).to(memory_format=torch.channels_last)
         self.channels: int = network.channels
         self.classes: int = network.classes
-        mean = getattr(network, "mean", None)
-        self.mean: Array = np.zeros(network.channels) if mean is None else mean.detach().cpu().numpy()
+        self.mean = _mean(network)
         self.stride: int = network.stride
         self.reach: tuple[int, int] = network.reach
         self.local: bool = network.local

@@ -160,7 +160,7 @@ def test_every_verb_takes_the_network_of_an_own_run_again(data: Path, own_run: R
     small = keepmap.load(own_run.path, precision="float32", network=Own(), memory="300K")
     assert small.plan_way(*image.shape[:2]).kind == "tiles"
     np.testing.assert_array_equal(small(image), np.asarray(Image.open(written[0])))
-    with pytest.raises(OptionError, match="nothing is computed here"):
+    with pytest.raises(OptionError, match="nothing is computed"):
         keepmap.evaluate(tmp_path / "out", data / "masks", network=Own())
 
 

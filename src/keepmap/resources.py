@@ -6,7 +6,6 @@ Knows nothing of networks or images. torch is imported on use, so that the comma
 from __future__ import annotations
 
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -64,16 +63,6 @@ def _cgroup_words(name: str) -> list[str]:
         return (_CGROUP / name).read_text().split()
     except OSError:
         return []
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, in bytes; 0 where the system does not tell (Windows)."""
-    if sys.platform == "win32":
-        return 0
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def resolve_device(name: str) -> str:

@@ -186,3 +186,29 @@ def test_raw_values_of_16_bits_reach_the_network_whole() -> None:
     y = torch.zeros(2, 100, 100, dtype=torch.int64)
     Engine(network, device="cpu", precision="bfloat16", weight_decay=0.0).step(x, y, 1e-3)
     torch.testing.assert_close(seen[0], (x - 40000) / 30, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("channels", [16, 24, 32, 40])
+def test_gradients_of_dilated_convolutions_are_right_whatever_their_channels(channels: int) -> None:
+    """In channels_last memory torch leaves parts of them unset, for channels that do not fill a block."""
+
+    class Holes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = nn.Conv2d(1, channels, 3, padding=1)
+            self.holes = nn.Conv2d(channels, channels, 3, padding=4, dilation=4)
+            self.head = nn.Conv2d(channels, 2, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            scores: Tensor = self.head(self.holes(self.first(x).relu()).relu())
+            return scores
+
+    x, y = torch.rand(4, 1, 48, 48), torch.randint(2, (4, 48, 48))
+    gradients = {}
+    for precision in ("float32", "bfloat16"):
+        torch.manual_seed(0)
+        network = Holes()
+        Engine(network, device="cpu", precision=precision, weight_decay=0.0).step(x, y, 1e-3)
+        gradients[precision] = network.holes.weight.grad
+    assert gradients["bfloat16"] is not None and gradients["float32"] is not None
+    torch.testing.assert_close(gradients["bfloat16"], gradients["float32"], rtol=0.1, atol=2e-4)

@@ -11,11 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from keepmap.networks.reach import CONVS
 from keepmap.networks.shortage import told_by_level
 from keepmap.planning.plan import Plan
 from keepmap.training.loss import cross_entropy_dice, loss_of_heads
 
 _BETAS = (0.9, 0.999)
+_BLOCK = 16
 _LESS_MEMORY = "pass a smaller --batch or --crop, or --checkpointing; or free memory, and --resume what was begun"
 
 
@@ -23,15 +25,16 @@ class Engine:
     """A network and its AdamW optimiser, ready to step.
 
     network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place. In channels_last memory, but
-    for float32 on a CPU, which trains faster without. Where it has `deep_heads`, (stride, weight) of each of the logits
-    that its `forward_deep` returns, it is trained on the weighted sum of their losses.
+    on a CPU in float32, which trains faster without, and where its gradients would be wrong.
+    Where it has `deep_heads`, (stride, weight) of each of the logits that its `forward_deep` returns, it is trained on
+    the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
     """
 
     def __init__(self, network: nn.Module, *, device: str, precision: str, weight_decay: float) -> None:
         from lightning_fabric import Fabric  # noqa: PLC0415  (1.5 s to import: only training pays)
 
-        fast = device != "cpu" or precision == "bfloat16"
+        fast = device != "cpu" or (precision == "bfloat16" and not any(map(_is_miscomputed, network.modules())))
         self._width = 2 if precision == "bfloat16" else 4
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
@@ -112,6 +115,16 @@ def _autocast(device: str) -> Any:
     plugin = MixedPrecision("bf16-mixed", device)
     plugin.convert_input = lambda data: data  # type: ignore[method-assign]
     return plugin
+
+
+def _is_miscomputed(layer: nn.Module) -> bool:
+    """Whether torch's CPU kernels get the gradient of a convolution's weights wrong, in bfloat16 and channels_last.
+
+    With holes and more than 16 input channels that are no multiple of 16, torch 2.13 reads memory that nothing wrote.
+    """
+    if not isinstance(layer, CONVS):
+        return False
+    return max(layer.dilation) > 1 and layer.in_channels > _BLOCK and layer.in_channels % _BLOCK > 0
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

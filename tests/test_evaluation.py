@@ -10,6 +10,7 @@ import tifffile
 import torch
 from PIL import Image
 
+from keepmap.data.classes import ClassNames
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import DataError
 from keepmap.evaluation import evaluate_folders, evaluate_run, pair_predictions
@@ -55,7 +56,7 @@ def test_a_run_and_its_own_predictions_have_the_same_scores(predictor, dataset, 
     assert [row.name for row in scores.classes] == ["background", "cell"]
     assert np.sum(scores.matrix) == 21 * 30 + 40 * 17 - 2
     predict_files(predictor, [images], tmp_path / "out", overlay=True, probabilities=True)
-    again = evaluate_folders(tmp_path / "out", masks, class_names=("background", "cell"), ignore="7")
+    again = evaluate_folders(tmp_path / "out", masks, class_names=ClassNames(("background", "cell")), ignore="7")
     assert again == scores
 
 
@@ -170,4 +171,4 @@ def test_what_was_never_measured_is_not_scored(predictor, tmp_path) -> None:
     scores = evaluate_run(predictor, images, masks)
     assert np.sum(scores.matrix) == measured
     predict_files(predictor, [images], tmp_path / "out")
-    assert evaluate_folders(tmp_path / "out", masks, class_names=("background", "cell")) == scores
+    assert evaluate_folders(tmp_path / "out", masks, class_names=ClassNames(("background", "cell"))) == scores

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from keepmap.config import from_arguments
+from keepmap.data.classes import read_classes
 from keepmap.data.drawn import draw_dataset
-from keepmap.data.labels import read_class_names
 from keepmap.data.scan import DataReport, scan
 from keepmap.errors import Interrupted, OptionError
 from keepmap.evaluation import evaluate_folders, evaluate_run
@@ -30,6 +30,7 @@ from keepmap.options import (
     DemoOptions,
     EvaluateOptions,
     ImportOptions,
+    Instances,
     Precision,
     PredictOptions,
     TrainOptions,
@@ -76,16 +77,17 @@ def check(
     *,
     classes: str | None = None,
     ignore: str = "auto",
+    instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
     progress: Progress | None = None,
 ) -> DataReport:
     """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files."""
     options = from_arguments(CheckOptions, locals())
-    names = read_class_names(Path(options.classes)) if options.classes else None
+    names = read_classes(Path(options.classes)) if options.classes else None
     return scan(
-        Path(images), Path(masks), class_names=names, ignore=options.ignore, reading=options,
-        progress=progress or Silent(),
+        Path(images), Path(masks), class_names=names, ignore=options.ignore, instances=options.instances,
+        reading=options, progress=progress or Silent(),
     )  # fmt: skip
 
 
@@ -97,6 +99,7 @@ def train(
     resume: bool = False,
     classes: str | None = None,
     ignore: str = "auto",
+    instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
     model: str = "auto",
@@ -223,6 +226,7 @@ def evaluate(
     *folders: StrPath,
     classes: str | None = None,
     ignore: str = "auto",
+    instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
     network: Segmenter | None = None,
@@ -238,21 +242,22 @@ def evaluate(
     """
     options = from_arguments(EvaluateOptions, locals())
     show = progress or Silent()
-    names = read_class_names(Path(options.classes)) if options.classes else None
+    names = read_classes(Path(options.classes)) if options.classes else None
     if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
         raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:
         if (memory, way, device, precision, network) != (None, "auto", "auto", "auto", None):
             raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
         return evaluate_folders(
-            Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, reading=options, progress=show
-        )
+            Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, instances=options.instances,
+            reading=options, progress=show,
+        )  # fmt: skip
     if len(folders) != 2:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
-    if names is not None or options.ignore != "auto":
+    if names is not None or (options.ignore, options.instances) != ("auto", "auto"):
         raise OptionError(
             "A RUN brings its own classes and ignored value.",
-            do="leave out --classes and --ignore, or predict first and evaluate PREDICTIONS MASKS with them",
+            do="leave out --classes, --ignore and --instances, or evaluate PREDICTIONS MASKS with them",
         )
     predictor = load(
         source, network=network, device=options.device, precision=options.precision, memory=options.memory,

@@ -5,15 +5,16 @@ Knows neither how an image becomes a prediction nor how scores are computed; one
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from keepmap.data.classes import ClassNames
+from keepmap.data.file_labels import find_file_labels
 from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
-from keepmap.data.labels import IGNORE_INDEX, LabelSet, find_labels
+from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import declared_nodata, read_mask
 from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, pair_folders, relative_stem
 from keepmap.data.samples import unmeasured
@@ -62,22 +63,25 @@ def evaluate_folders(
     predictions: Path,
     masks: Path,
     *,
-    class_names: tuple[str, ...] | None = None,
+    class_names: ClassNames | None = None,
     ignore: str = "auto",
+    instances: str = "auto",
     reading: ImageOptions = ImageOptions(),  # noqa: B008
     progress: Progress | None = None,
 ) -> Scores:
     """Score predicted masks against true ones of the same relative stems; nothing is predicted here.
 
-    class_names, ignore: as in `find_labels`, which is told the values of the true masks only. Predictions without a
+    class_names, ignore, instances: as in `find_file_labels`, which sees the true masks only. Predictions without a
     mask are left out, and so are pixels of the nodata value that a predicted GeoTIFF declares. Raises DataError where a
     mask has no prediction, two sizes differ, a value in either is no label, or the ignored value is predicted at a
     pixel whose truth is not ignored.
     """
     show = progress or Silent()
     pairs = pair_predictions(predictions, masks)
-    counts = _count_values([pair.mask for pair in pairs], reading, show)
-    labels, sentence = find_labels(counts, class_names=class_names, ignore=ignore)
+    labels, sentence = find_file_labels(
+        [pair.mask for pair in pairs], class_names=class_names, ignore=ignore, instances=instances, reading=reading,
+        progress=show,
+    )  # fmt: skip
     show.say(sentence)
     matrix = ConfusionMatrix(labels.count)
     with show.track("evaluate", len(pairs), "images") as tracker:
@@ -129,17 +133,6 @@ def _without_probabilities(files: Sequence[Path]) -> list[Path]:
     """The files without arrays that stand beside a mask of their name, as `predict --probabilities` writes them."""
     masks = {path.with_suffix("") for path in files if path.suffix.lower() != ".npy"}
     return [path for path in files if path.suffix.lower() != ".npy" or path.with_suffix("") not in masks]
-
-
-def _count_values(masks: Sequence[Path], reading: ImageOptions, progress: Progress) -> Counter[int]:
-    """How often each value occurs in the true masks."""
-    counts: Counter[int] = Counter()
-    with progress.track("read masks", len(masks), "masks") as tracker:
-        for mask in masks:
-            values, pixels = np.unique(read_mask(mask, reading), return_counts=True)
-            counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            tracker.advance()
-    return counts
 
 
 def _by_stem(files: Sequence[Path], folder: Path) -> dict[str, Path]:

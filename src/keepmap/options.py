@@ -12,6 +12,7 @@ from typing import Any, Literal
 from keepmap.config import option
 from keepmap.errors import OptionError
 
+Instances = Literal["auto", "yes", "no"]
 Precision = Literal["auto", "float32", "bfloat16"]
 WantedWay = Literal["auto", "pass", "bands", "tiles"]
 
@@ -33,8 +34,9 @@ class ImageOptions:
 class LabelOptions:
     """How label values in mask files are read."""
 
-    classes: str | None = option(None, "text file with one class name a line; its length is the number of classes")
-    ignore: str = option("auto", "label value left out of loss and scores; auto: 255 beside ids; none: no value")
+    classes: str | None = option(None, "text file with a class a line: NAME in the order of ids, NAME,ID or NAME,R,G,B")
+    ignore: str = option("auto", "label value (or R,G,B) left out of loss and scores; auto: 255 beside ids; none: none")
+    instances: Instances = option("auto", "yes: each value above 0 numbers an object; auto: where the masks show it")
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from PIL import Image
 import keepmap
 from keepmap.cli.main import main
 from keepmap.config import read_json
+from keepmap.data.facts import FileFacts
 from keepmap.data.findings import Finding
 from keepmap.data.labels import LabelSet
-from keepmap.data.scan import DataReport, FileFacts
+from keepmap.data.scan import DataReport
 
 LABELS = LabelSet((0, 255), ("background", "cell [x]"), 128, ((0, 0, 0), (255, 0, 0)))
 FINDINGS = (

@@ -16,6 +16,7 @@ from hypothesis.extra import numpy as drawn
 from PIL import Image
 
 from keepmap.data.masks import mask_mode, read_mask
+from keepmap.data.values import COLOUR
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
 
@@ -85,11 +86,22 @@ def test_equal_channels_are_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_a_colour_code_is_refused_with_the_number_of_colours(tmp_path: Path, suffix: str) -> None:
-    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [0, 0, 128]], np.uint8)[VALUES]
+def test_a_colour_code_gives_the_values_of_its_colours(tmp_path: Path, suffix: str) -> None:
+    colours = np.array([[0, 0, 0], [128, 0, 0], [0, 128, 0], [9, 9, 9]], np.uint8)[VALUES]
     Image.fromarray(colours).save(tmp_path / f"m.{suffix}")
-    with pytest.raises(DataError, match=rf"(?s)m\.{suffix} is a colour-coded mask.*4 colours.*number of its class"):
-        read_mask(tmp_path / f"m.{suffix}")
+    expected = np.array([0, COLOUR + 0x800000, COLOUR + 0x008000, 9])[VALUES]
+    assert np.array_equal(read(tmp_path / f"m.{suffix}"), expected)
+    assert "RGB" in mask_mode(tmp_path / f"m.{suffix}")
+
+
+def test_channels_that_are_no_colours_are_refused(tmp_path: Path) -> None:
+    deep = np.stack([VALUES, VALUES * 2, VALUES * 3], axis=2).astype(np.uint16) * 300
+    (tmp_path / "m.png").write_bytes(imagecodecs.png_encode(deep))
+    tifffile.imwrite(tmp_path / "m.tif", np.concatenate([deep, deep[..., :2]], axis=2), photometric="minisblack",
+                     planarconfig="contig")  # fmt: skip
+    for name, found in (("m.png", "3 channels of uint16"), ("m.tif", "5 channels of uint16")):
+        with pytest.raises(DataError, match=rf"(?s){name} has several channels that are no colours.*{found}"):
+            read_mask(tmp_path / name)
 
 
 def test_transparency_is_refused(tmp_path: Path) -> None:
@@ -122,8 +134,8 @@ def test_two_channels_of_one_bit_are_a_label_and_an_alpha(tmp_path: Path) -> Non
 
 def test_values_beyond_32_bits_are_refused(tmp_path: Path) -> None:
     for dtype in (np.uint32, np.int64):
-        tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**31, dtype))
-        with pytest.raises(DataError, match=r"(?s)m\.tif holds label values that are too large.*2147483648"):
+        tifffile.imwrite(tmp_path / "m.tif", np.full((2, 2), 2**24, dtype))
+        with pytest.raises(DataError, match=r"(?s)m\.tif holds label values that are too large.*16777216"):
             read_mask(tmp_path / "m.tif")
 
 

@@ -7,12 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepmap.data.labels import IGNORE_INDEX, LabelSet, default_colours, find_labels
+from keepmap.data.classes import ClassNames
+from keepmap.data.label_rules import find_labels
+from keepmap.data.labels import IGNORE_INDEX, LabelSet, default_colours
 from keepmap.data.overlay import comparison, draw_differences, draw_overlay, to_rgb
 
 RNG = np.random.default_rng(0)
 GROUND = find_labels({0: 1, 255: 1}, class_names=None, ignore="auto")[0]
-ROADS = find_labels({0: 1, 1: 1, 2: 1}, class_names=("sky", "road", "car"), ignore="auto")[0]
+ROADS = find_labels({0: 1, 1: 1, 2: 1}, class_names=ClassNames(("sky", "road", "car")), ignore="auto")[0]
 
 
 @given(st.sampled_from([np.uint8, np.uint16, np.float32]), st.integers(1, 5), st.integers(1, 9), st.integers(1, 9))

@@ -10,8 +10,10 @@ import pytest
 import tifffile
 from PIL import Image
 
+from keepmap.data.classes import ClassNames
 from keepmap.data.findings import Finding
 from keepmap.data.scan import DataReport, scan
+from keepmap.data.values import colour_value
 from keepmap.errors import DataError, OptionError
 from keepmap.protocols import Silent
 
@@ -37,8 +39,9 @@ def add(data: Path, stem: str, mask: np.ndarray, image: np.ndarray | None = None
 
 
 def check(data: Path, classes: tuple[str, ...] | None = None, ignore: str = "auto", least: int = 2) -> DataReport:
+    names = ClassNames(classes) if classes else None
     return scan(
-        data / "images", data / "masks", class_names=classes, ignore=ignore, progress=Silent(), least=least
+        data / "images", data / "masks", class_names=names, ignore=ignore, progress=Silent(), least=least
     )
 
 
@@ -61,28 +64,6 @@ def test_good_data_has_labels_facts_and_no_finding(data: Path) -> None:
     assert report.labels is not None
     assert report.labels.values == (0, 255)
     assert report.labels_sentence == "0 and 255 are taken for background and foreground."
-
-
-@pytest.mark.parametrize("shape", [(9, 12), (1, 1), (1, 500), (500, 1), (1500, 1100)])
-@pytest.mark.parametrize("kind", ["uint8 rgb", "uint8 grey", "uint16 grey"])
-def test_facts_agree_with_plain_numpy(tmp_path: Path, shape: tuple[int, int], kind: str) -> None:
-    dtype, colour = kind.split()
-    top = np.iinfo(dtype).max
-    image = RNG.integers(0, top, (*shape, 3) if colour == "rgb" else shape, dtype=dtype, endpoint=True)
-    mask = RNG.choice([0, 3, 255], shape)
-    add(tmp_path, "x", mask, image)
-    (fact,) = check(tmp_path, least=1).facts
-    planes = image.reshape(*shape, -1).astype(np.float64)
-    assert (fact.height, fact.width, fact.channels, fact.dtype) == (*shape, planes.shape[2], dtype)
-    assert np.allclose(fact.sums, planes.sum(axis=(0, 1)), rtol=1e-12)
-    assert np.allclose(fact.squares, (planes**2).sum(axis=(0, 1)), rtol=1e-12)
-    rows = np.arange(shape[0])[:, None].repeat(shape[1], 1)
-    for value in np.unique(mask).tolist():
-        chosen = mask == value
-        assert fact.counts[value] == chosen.sum()
-        assert fact.row_centres[value] == pytest.approx((rows[chosen] + 0.5).mean() / shape[0])
-        assert fact.brightness[value] == pytest.approx(planes.mean(axis=2)[chosen].mean())
-    assert set(fact.counts) == set(fact.row_centres) == set(fact.brightness) == set(np.unique(mask).tolist())
 
 
 def test_a_truncated_an_empty_and_a_false_image_are_all_named_in_one_report(data: Path) -> None:
@@ -131,11 +112,87 @@ def test_the_rotation_of_an_image_counts(data: Path) -> None:
     assert "sides swapped" in only(check(data)).found
 
 
-def test_a_colour_coded_mask_is_named(data: Path) -> None:
-    Image.fromarray(RNG.integers(0, 2, (9, 12, 3), dtype=np.uint8) * 255).save(data / "masks" / "b.png")
+RED, GREEN, PINK = (255, 0, 0), (0, 255, 0), (255, 0, 128)
+
+
+def add_coloured(data: Path, stem: str, *colours: tuple[int, int, int]) -> np.ndarray:
+    """A pair whose mask is colour-coded in blocks of 3 x 3 px."""
+    blocks = np.arange(12).reshape(3, 4).repeat(3, 0).repeat(3, 1) % len(colours)
+    mask = np.array(colours, np.uint8)[blocks]
+    add(data, stem, mask, RNG.integers(0, 256, (9, 12, 3), dtype=np.uint8))
+    return mask
+
+
+def test_a_colour_coded_mask_among_others_is_named_and_the_reverse(data: Path) -> None:
+    add_coloured(data, "b", (0, 0, 0), RED)
     finding = only(check(data))
-    assert "masks/b.png is a colour-coded mask." in finding.summary
-    assert "8 colours" in finding.found
+    assert finding.summary.endswith("masks/b.png is colour-coded, unlike the other masks.")
+    assert finding.found == "RGB: rgb 0,0,0 (50 %), rgb 255,0,0 (50 %)"
+    add_coloured(data, "a", (0, 0, 0), RED)
+    finding = only(check(data))
+    assert finding.summary.endswith("masks/c.png is not colour-coded, unlike the other masks.")
+
+
+def test_colour_coded_masks_are_read_and_an_empty_one_with_them(tmp_path: Path) -> None:
+    for stem, colours in (("a", ((0, 0, 0), RED)), ("b", (GREEN, RED)), ("empty", ((0, 0, 0),))):
+        add_coloured(tmp_path, stem, *colours)
+    report = check(tmp_path)
+    assert not report.findings
+    assert report.labels is not None
+    assert set(report.labels.colours) == {(0, 0, 0), RED, GREEN}
+
+
+def test_a_smoothed_coloured_mask_is_named(tmp_path: Path) -> None:
+    for stem in "abcd":
+        mask = add_coloured(tmp_path, stem, (0, 0, 0), RED, GREEN)
+    mask[:, 2] = (128, 0, 0)
+    Image.fromarray(mask).save(tmp_path / "masks" / "c.png")
+    finding = only(check(tmp_path))
+    assert finding.summary.endswith("masks/c.png contains colour 128,0,0, which is not a label.")
+    assert "rgb 0,0,0 background" not in finding.expected
+    assert "rgb 255,0,0" in finding.expected
+
+
+def test_a_photograph_is_no_mask(data: Path) -> None:
+    add(data, "b", np.zeros((30, 40)))
+    Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(data / "masks" / "b.png")
+    assert only(check(data)).summary.endswith("masks/b.png is no mask: it has too many colours.")
+
+
+def test_a_table_of_colours_judges_each_file(tmp_path: Path) -> None:
+    for stem, other in (("a", GREEN), ("b", PINK), ("c", GREEN)):
+        add_coloured(tmp_path, stem, (0, 0, 0), RED, other)
+    values = [colour_value(colour) for colour in ((0, 0, 0), RED, GREEN)]
+    names = ClassNames(("ground", "car", "tree"), tuple(values))
+    report = scan(tmp_path / "images", tmp_path / "masks", class_names=names, ignore="auto", progress=Silent())
+    finding = only(report)
+    assert finding.summary.endswith("masks/b.png contains colour 255,0,128, which is not a label.")
+    assert finding.expected == "rgb 0,0,0 ground, rgb 255,0,0 car, rgb 0,255,0 tree"
+
+
+@pytest.mark.parametrize("first", [1, 70_000])
+def test_instance_masks_are_recognised_and_counted_as_one_class(tmp_path: Path, first: int) -> None:
+    for stem, count in (("a", 30), ("b", 22), ("c", 3)):
+        mask = np.zeros((9, 122), np.int32)
+        for number in range(count):
+            mask[2:5, 4 * number : 4 * number + 3] = first + number
+        add(tmp_path, stem, np.zeros((9, 122)))
+        (tmp_path / "masks" / f"{stem}.png").unlink()
+        tifffile.imwrite(tmp_path / "masks" / f"{stem}.tif", mask)
+    report = check(tmp_path)
+    assert not report.findings
+    assert report.labels is not None and report.labels.instances
+    assert [fact.counts[1] for fact in report.facts] == [270, 198, 27]
+    told = scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent(),
+                instances="yes")  # fmt: skip
+    assert told.labels == report.labels
+    for one, other in zip(told.facts, report.facts, strict=True):
+        assert one.counts == other.counts
+        assert other.row_centres == pytest.approx(one.row_centres)
+        assert other.brightness == pytest.approx(one.brightness)
+    plain = scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent(),
+                 instances="no")  # fmt: skip
+    assert (plain.labels is None) is (first > 1)
 
 
 def test_a_stray_value_is_laid_at_the_door_of_its_file(data: Path) -> None:
@@ -311,7 +368,7 @@ def test_what_was_never_measured_counts_nowhere(data: Path) -> None:
 def test_values_that_are_no_numbers_are_counted_over_the_whole_file(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepmap.data.scan._BAND", 24)
+    monkeypatch.setattr("keepmap.data.facts._BAND", 24)
     image = RNG.random((9, 12), dtype=np.float32)
     image[0, 0], image[8, 3:5] = np.nan, np.inf
     write_floats(data, "b", image)

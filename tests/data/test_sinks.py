@@ -14,8 +14,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from keepmap.data import sinks
-from keepmap.data.masks import read_mask
+from keepmap.data.images import open_image
+from keepmap.data.masks import declared_nodata, read_mask
+from keepmap.data.tiff_tags import METRES
+from keepmap.data.values import COLOUR, unpack_colours
 from keepmap.errors import OutputError
+from keepmap.protocols import Geometry
 
 RNG = np.random.default_rng(0)
 
@@ -178,3 +182,30 @@ def test_an_array_is_written_whole(tmp_path: Path) -> None:
     sinks.write_array(tmp_path / "new" / "a.npy", array)
     np.testing.assert_array_equal(np.load(tmp_path / "new" / "a.npy"), array)
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["a.npy"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".zarr"])
+def test_values_of_colours_are_written_as_their_colours(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[0, COLOUR + 0xFF8000], [255, COLOUR + 0x010203]], np.uint32)
+    path = tmp_path / f"m{suffix}"
+    with sinks.open_sink(path, values.shape, values.dtype) as sink:
+        sink.write((slice(0, 2), slice(0, 2)), values)
+    if suffix != ".zarr":
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image.convert("RGB")), unpack_colours(values))
+    assert np.array_equal(read_mask(path), values)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".zarr"])
+def test_colours_keep_the_geometry_of_their_image(tmp_path: Path, suffix: str) -> None:
+    values = np.array([[200, COLOUR + 0xFF8000, 0], [255, COLOUR + 0x010203, 0]], np.uint32)
+    path = tmp_path / f"m{suffix}"
+    geometry = Geometry((0.5, 0.25), "micrometer")
+    with sinks.open_sink(path, values.shape, values.dtype, geometry, 255) as sink:
+        sink.write((slice(0, 2), slice(0, 3)), values)
+    assert np.array_equal(read_mask(path), values)
+    found = open_image(path)
+    assert found.shape == (3, 2, 3)
+    height, width = found.geometry.spacing or (0, 0)
+    assert (height * METRES[found.geometry.unit], width * METRES[found.geometry.unit]) == pytest.approx((5e-7, 2.5e-7))
+    assert suffix == ".zarr" or declared_nodata(path) == 255

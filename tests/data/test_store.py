@@ -120,3 +120,19 @@ def test_files_are_read_as_they_were_checked(tmp_path: Path) -> None:
     )
     assert report.labels is not None
     assert np.array_equal(SampleStore(report.facts, report.labels, 0, how).get(0)[0], stack[2:])
+
+
+def test_the_objects_of_instance_masks_stay_available(report: DataReport, tmp_path: Path) -> None:
+    mask = np.zeros((8, 10), np.uint8)
+    mask[1:3, 1:3], mask[5:7, 4:9], mask[0, 9] = 40, 30, 255
+    for fact in report.facts:
+        Image.fromarray(mask).save(fact.mask)
+    whole = scan(
+        tmp_path / "images", tmp_path / "masks", class_names=None, ignore="255", progress=Silent(), instances="yes"
+    )
+    store = store_of(whole, 10_000)
+    objects = store.objects(0)
+    assert objects is not None
+    assert np.array_equal(objects, np.select([mask == 30, mask == 40, mask == 255], [1, 2, -1]))
+    assert np.array_equal(store.get(0)[1], np.sign(objects))
+    assert store_of(report, 0).objects(0) is None

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keepmap.data.facts import FileFacts
 from keepmap.data.labels import LabelSet
-from keepmap.data.scan import FileFacts
 from keepmap.planning.fingerprint import fingerprint
 
 LABELS = LabelSet(values=(0, 255), names=("background", "cell"), ignore=7, colours=((0, 0, 0), (255, 0, 0)))

@@ -111,6 +111,7 @@ def _label_table(report: DataReport) -> Table:
     from rich.text import Text
 
     from keepmap.cli.tables import make_table
+    from keepmap.data.values import is_coloured, value_text
     from keepmap.units import in_thousands
 
     table = make_table()
@@ -120,11 +121,12 @@ def _label_table(report: DataReport) -> Table:
         table.add_column(name, justify="right", no_wrap=True)
     pixels = _pixels(report)
     values = sorted({*pixels, *(report.labels.values if report.labels else ())})
+    coloured = is_coloured(values)
     for value in values:
         count = pixels.get(value, 0)
         images = sum(value in fact.counts for fact in report.facts)
         share = f"{100 * count / sum(pixels.values()):.2f} %"
-        table.add_row(str(value), Text(_name(report, value)), in_thousands(count), share, str(images))
+        table.add_row(value_text(value, coloured), Text(_name(report, value)), in_thousands(count), share, str(images))
     return table
 
 

@@ -1,6 +1,6 @@
 """Mask files as label values: read by mode, never colour-converted, never lossy.
 
-Does not know which values are classes; `labels` does.
+Does not know which values are classes; `label_rules` does.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from keepmap.data import headers, pillow_image
 from keepmap.data.arrays import ArrayImage
 from keepmap.data.npy_image import open_npy
 from keepmap.data.tiff_plane import TiffPlane
+from keepmap.data.values import COLOUR, pack_colours
 from keepmap.data.zarr_image import open_zarr
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
@@ -36,14 +37,16 @@ _MODES = {
 }
 """Pillow's name of a mode -> ours, where they differ."""
 
-_EXPECTED = "one label value for each pixel: grey, palette or 1-bit PNG, BMP or GIF, integer TIFF, .npy or Zarr"
+_EXPECTED = (
+    "one label value for each pixel: grey, palette, 1-bit or colour-coded PNG, BMP or GIF, integer TIFF, .npy or Zarr"
+)
 
 
 def read_mask(path: Path, options: ImageOptions = ImageOptions()) -> npt.NDArray[np.int32]:  # noqa: B008
     """The label values (H, W) of a mask file, orientation applied.
 
-    1-bit gives 0 and 1, a palette its indices, colour with equal channels that one channel. Raises DataError for
-    colour codes, transparency, JPEG and formats that are not read.
+    1-bit gives 0 and 1, a palette its indices, a colour its value (see `values`), which for equal channels is that of
+    one channel. Raises DataError for colours of 16 bits, transparency, JPEG and formats that are not read.
     """
     reader = _READERS.get(headers.SUFFIXES.get(path.suffix.lower(), ""))
     if reader is None:
@@ -59,11 +62,17 @@ def mask_mode(path: Path, options: ImageOptions = ImageOptions()) -> str:  # noq
     """How a mask file stores its values, from its header alone: "palette", "8-bit grey", ... Raises DataError."""
     kind = headers.SUFFIXES.get(path.suffix.lower(), "")
     if kind == headers.TIFF:
-        return f"TIFF {TiffPlane(path, options).dtype}"
+        plane = TiffPlane(path, options)
+        return f"{_rgb(plane.channels)}TIFF {plane.dtype}"
     if kind in _ARRAYS:
-        return f"{kind} {_ARRAYS[kind](path, options).stored.name}"
+        image = _ARRAYS[kind](path, options)
+        return f"{_rgb(image.shape[0])}{kind} {image.stored.name}"
     with pillow_image.opened(path, options) as file:
         return _MODES.get(file.image.mode, file.image.mode)
+
+
+def _rgb(channels: int) -> str:
+    return "RGB " * (channels > 2)
 
 
 def declared_nodata(path: Path, options: ImageOptions = ImageOptions()) -> float | None:  # noqa: B008
@@ -127,7 +136,7 @@ def _require_integers(path: Path, dtype: np.dtype[Any]) -> None:
 
 
 def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
-    """(H, W) from (H, W, C) whose colour channels are equal and whose alpha, the last, is opaque."""
+    """(H, W) from (H, W, C): the channel that all equal, or the values of colours. The alpha, the last, is opaque."""
     if alpha:
         opaque = True if array.dtype == bool else np.iinfo(array.dtype).max
         if (array[..., -1] != opaque).any():
@@ -138,15 +147,16 @@ def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
         array = array[..., :-1]
     first = array[..., 0]
     if any((array[..., channel] != first).any() for channel in range(1, array.shape[-1])):
-        colours = len(np.unique(array.reshape(-1, array.shape[-1]), axis=0))
+        if array.shape[-1] == 3 and array.dtype == np.uint8:
+            return pack_colours(array)
         raise DataError(
-            f"{path} is a colour-coded mask.", found=f"{colours} colours", expected=_EXPECTED,
-            do="replace each colour by the number of its class, and save the mask as a grey PNG",
+            f"{path} has several channels that are no colours.", found=f"{array.shape[-1]} channels of {array.dtype}",
+            expected=_EXPECTED, do="replace each colour by the number of its class, and save the mask as a grey PNG",
         )
-    largest = np.iinfo(np.int32).max
-    if first.dtype.itemsize >= 4 and first.size and (first.max() > largest or first.min() < -largest):
+    if first.dtype.itemsize >= 4 and first.size and (first.max() >= COLOUR or first.min() <= -COLOUR):
         raise DataError(
-            f"{path} holds label values that are too large.", found=f"up to {first.max()}", expected="at most 65535"
+            f"{path} holds label values that are too large.", found=f"{first.min()}..{first.max()}",
+            expected=f"at most 65535, in instance masks {COLOUR - 1}",
         )
     return first
 

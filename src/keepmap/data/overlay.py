@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from keepmap.data.labels import Colour, LabelSet
+from keepmap.data.labels import LabelSet
+from keepmap.data.values import Colour
 from keepmap.protocols import Array
 
 Picture = npt.NDArray[np.uint8]

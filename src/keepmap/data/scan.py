@@ -6,58 +6,32 @@ Does not repair anything, and does not decide how to train.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from keepmap import resources
+from keepmap.data.classes import ClassNames
+from keepmap.data.facts import FileFacts, bands, measure
 from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
-from keepmap.data.labels import LabelSet, describe_counts, find_labels, unknown_values
-from keepmap.data.masks import mask_mode, read_mask
+from keepmap.data.instances import collapse, number_their_objects
+from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
+from keepmap.data.labels import LabelSet, describe_counts, unknown_values
+from keepmap.data.masks import read_mask
 from keepmap.data.pairing import Pair, pair_folders
-from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
+from keepmap.data.values import LARGEST_VALUE, is_coloured
 from keepmap.errors import DataError, InputError
 from keepmap.options import ImageOptions
-from keepmap.protocols import Array, ArraySource, Progress
+from keepmap.protocols import Progress
 
-_BAND = 1 << 20  # pixels that are measured at a time
-_LARGEST_VALUE = 65535
 _SHOWN = 5
-_MOST_VALUES = 300  # with more, no single file is to blame
-
-
-@dataclass(frozen=True)
-class FileFacts:
-    """What a good pair is like.
-
-    height, width: pixels. mask_mode: how the mask stores its values. measured: pixels but those of nodata, which
-    nothing else counts. sums, squares: of the raw values and of their squares, per channel. low, high: smallest and
-    largest raw value. counts: pixels per label value. row_centres: mean of (row + 0.5) / height per label value.
-    brightness: mean over its pixels of the mean over the channels, raw, per label value.
-    """
-
-    stem: str
-    image: Path
-    mask: Path
-    height: int
-    width: int
-    channels: int
-    dtype: str
-    mask_mode: str
-    measured: int
-    sums: tuple[float, ...]
-    squares: tuple[float, ...]
-    low: float
-    high: float
-    counts: dict[int, int]
-    row_centres: dict[int, float]
-    brightness: dict[int, float]
+_ONE_BY_ONE = 50  # stray values that are left out one after the other; beyond, all of equal rarity at once
+_MOST_COLOURS = 256  # of one mask; with more it is a picture
 
 
 @dataclass(frozen=True)
@@ -100,22 +74,26 @@ def scan(
     images: Path,
     masks: Path,
     *,
-    class_names: tuple[str, ...] | None,
+    class_names: ClassNames | None,
     ignore: str,
     progress: Progress,
+    instances: str = "auto",
     reading: ImageOptions = ImageOptions(),  # noqa: B008
     least: int = 2,
 ) -> DataReport:
     """Read every image and mask once, on all threads, and report all that is wrong together with the facts.
 
-    class_names, ignore: as for `labels.find_labels`. reading: how files are read. least: pairs that the caller needs,
-    2 for training.
+    class_names, ignore: as for `label_rules.find_labels`. instances: whether each value above 0 numbers an object:
+    "yes", "no", or "auto", where the masks tell. reading: how files are read. least: pairs that the caller needs, 2 for
+    training.
     Raises DataError if a folder cannot be listed, OptionError for an `ignore` that is no value.
     """
+    ignored = ignored_value(ignore)
     pairs, findings = pair_folders(images, masks)
     facts = []
+    examine = partial(_examine, reading=reading, instances=instances, ignored=ignored)
     with ThreadPoolExecutor(resources.thread_count()) as pool, progress.track("check", len(pairs), "images") as tracker:
-        for result in pool.map(partial(_examine, options=reading), pairs):
+        for result in pool.map(examine, pairs):
             if isinstance(result, FileFacts):
                 facts.append(result)
             else:
@@ -125,14 +103,30 @@ def scan(
         findings.append(_too_few(images, pairs, least))
     facts, strangers = _of_one_kind(facts)
     findings += strangers
+    facts, strangers = _of_one_coding(facts)
+    findings += strangers
+    if numbered := number_their_objects(instances, class_names is not None, {fact.objects for fact in facts}):
+        facts = [_as_objects(fact, ignored) for fact in facts]
+    facts, strangers = _within_range(facts)
+    findings += strangers
     findings += _unmeasured(images, facts)
     labels, sentence = None, ""
     if facts:
         try:
-            labels, sentence = find_labels(_total(facts), class_names=class_names, ignore=ignore)
+            labels, sentence = _meaning(facts, class_names, ignore, numbered)
         except DataError as error:
             findings += _blame(facts, class_names, ignore) or [Finding.of(error, masks)]
     return DataReport(images, masks, tuple(findings), tuple(facts), labels, sentence)
+
+
+def _meaning(
+    facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str, numbered: bool
+) -> tuple[LabelSet, str]:
+    """The labels of all masks, and the sentence. numbered: their values number objects. Raises DataError."""
+    if numbered:
+        return instance_labels(_total(facts), ignore=ignore)
+    solid = {value for fact in facts for value in fact.solid}
+    return find_labels(_total(facts), class_names=class_names, ignore=ignore, solid=solid)
 
 
 def _too_few(images: Path, pairs: Sequence[Pair], least: int) -> Finding:
@@ -157,24 +151,29 @@ def _unmeasured(images: Path, facts: Sequence[FileFacts]) -> list[Finding]:
     ]
 
 
-def _examine(pair: Pair, options: ImageOptions) -> FileFacts | list[Finding]:
-    """The facts of a pair, or all that is wrong with its files."""
+def _examine(
+    pair: Pair, *, reading: ImageOptions, instances: str, ignored: int | None
+) -> FileFacts | list[Finding]:
+    """The facts of a pair, or all that is wrong with its files. Objects are counted as 1 where they are sure to be."""
     findings: list[Finding] = []
     source, mask = None, None
     try:
-        source = open_image(pair.image, options)
+        source = open_image(pair.image, reading)
     except DataError as error:
         findings.append(Finding.of(error, pair.image))
     try:
-        mask = read_mask(pair.mask, options)
-        if mask.min() < 0 or mask.max() > _LARGEST_VALUE:
-            findings.append(_out_of_range(pair.mask, mask))
+        mask = read_mask(pair.mask, reading)
+        mask = collapse(mask, ignored) if instances == "yes" else mask
+        if mask.min() < 0:
+            findings.append(_out_of_range(pair.mask, int(mask.min()), int(mask.max())))
+        elif is_coloured([int(mask.max())]) and (count := len(np.unique(mask))) > _MOST_COLOURS:
+            findings.append(_picture(pair.mask, count))
     except DataError as error:
         findings.append(Finding.of(error, pair.mask))
     try:
         if source and mask is not None and not findings and mask.shape == source.shape[1:]:
-            return _measure(pair, source, mask, options)
-        for _ in _bands(source) if source else ():
+            return measure(pair, source, mask, reading)
+        for _ in bands(source) if source else ():
             continue
     except DataError as error:
         findings.append(Finding.of(error, pair.image))
@@ -183,10 +182,17 @@ def _examine(pair: Pair, options: ImageOptions) -> FileFacts | list[Finding]:
     return findings
 
 
-def _out_of_range(path: Path, mask: npt.NDArray[np.int32]) -> Finding:
+def _out_of_range(path: Path, lowest: int, highest: int) -> Finding:
     return Finding(
-        "error", str(path), f"{path} holds label values out of range.", f"{mask.min()}..{mask.max()}",
-        f"0..{_LARGEST_VALUE}", "number the classes 0..K-1; instance numbers are not classes",
+        "error", str(path), f"{path} holds label values out of range.", f"{lowest}..{highest}",
+        f"0..{LARGEST_VALUE}", "number the classes 0..K-1; --instances yes if they are numbers of objects",
+    )
+
+
+def _picture(path: Path, colours: int) -> Finding:
+    return Finding(
+        "error", str(path), f"{path} is no mask: it has too many colours.", f"{colours} colours",
+        "one exact colour for each class", "save the mask without smoothing or lossy compression, as PNG",
     )
 
 
@@ -197,59 +203,6 @@ def _size_mismatch(pair: Pair, image: tuple[int, ...], mask: tuple[int, ...]) ->
         f"mask {mask[1]} x {mask[0]} px, image {image[1]} x {image[0]} px" + " (sides swapped)" * turned,
         "the same size (the rotation that an image's EXIF data asks for is applied)",
         "rotate the mask as the image is seen" if turned else "save the mask at the size of its image, unsmoothed",
-    )
-
-
-def _bands(source: ArraySource) -> Iterator[tuple[slice, Array]]:
-    """Rows and their pixels (C, h, W), about a million pixels at a time."""
-    _, height, width = source.shape
-    step = max(1, _BAND // width)
-    for top in range(0, height, step):
-        rows = slice(top, min(top + step, height))
-        yield rows, source.read((rows, slice(0, width)))
-
-
-def _measure(
-    pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], options: ImageOptions
-) -> FileFacts:
-    channels, height, width = source.shape
-    values = np.flatnonzero(np.bincount(mask.ravel()))
-    place = np.zeros(int(values[-1]) + 1, np.intp)
-    place[values] = np.arange(len(values))
-    sums, squares = np.zeros(channels), np.zeros(channels)
-    counts, rows_sum, light = (np.zeros(len(values)) for _ in range(3))
-    low, high = (np.inf, -np.inf) if source.dtype.kind == "f" else (0.0, float(np.iinfo(source.dtype).max))
-    bad, bins = 0, len(values) + 1  # the last one for what was not measured
-    for rows, band in _bands(source):
-        places = np.take(place, mask[rows])
-        if source.nodata is not None:
-            places[unmeasured(band, source.nodata)] = bins - 1
-            band = filled(band, source.nodata, np.zeros(channels))
-        if source.dtype.kind == "f":
-            bad += count_not_finite(band)
-            if bad:
-                continue
-            measured = band[:, places < bins - 1]
-            low, high = float(measured.min(initial=low)), float(measured.max(initial=high))
-        pixels = np.ascontiguousarray(band).reshape(channels, -1).astype(np.float64)
-        sums += pixels.sum(axis=1)
-        squares += np.einsum("cp,cp->c", pixels, pixels)
-        light += np.bincount(places.ravel(), weights=pixels.mean(axis=0), minlength=bins)[:-1]
-        rows_of = np.arange(rows.stop - rows.start)
-        by_row = np.bincount((places + bins * rows_of[:, None]).ravel(), minlength=bins * len(rows_of))
-        by_row = by_row.reshape(len(rows_of), bins)[:, :-1]
-        counts += by_row.sum(axis=0)
-        rows_sum += (rows_of + rows.start + 0.5) @ by_row
-    if bad:
-        raise not_finite(pair.image, bad, channels * height * width)
-    seen = counts > 0  # a value may occur only where nothing was measured
-    keys = [int(value) for value in values[seen]]
-    return FileFacts(
-        pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask, options),
-        int(counts.sum()), tuple(sums.tolist()), tuple(squares.tolist()), low, high,
-        {key: int(count) for key, count in zip(keys, counts[seen], strict=True)},
-        dict(zip(keys, (rows_sum[seen] / counts[seen] / height).tolist(), strict=True)),
-        dict(zip(keys, (light[seen] / counts[seen]).tolist(), strict=True)),
     )
 
 
@@ -274,6 +227,52 @@ def _kind(channels: int, dtype: str) -> str:
     return f"{channels} channel{'s' * (channels > 1)} of {dtype}"
 
 
+def _of_one_coding(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Finding]]:
+    """The facts of the masks whose values are told in the way of most, numbers or colours; a finding for each other.
+
+    An RGB file with grey pixels only may be either.
+    """
+    coloured = [fact for fact in facts if is_coloured(fact.counts)]
+    numbers = [fact for fact in facts if "RGB" not in fact.mask_mode]
+    if not coloured or not numbers:
+        return list(facts), []
+    few, many, what = (coloured, numbers, "colour-coded") if len(coloured) <= len(numbers) else (
+        numbers, coloured, "not colour-coded")
+    findings = [
+        Finding(
+            "error", str(fact.mask), f"{fact.mask} is {what}, unlike the other masks.",
+            f"{fact.mask_mode}: {describe_counts(fact.counts)}", f"{many[0].mask_mode}, like {many[0].mask}",
+            "save the mask as the others are saved",
+        )
+        for fact in few
+    ]  # fmt: skip
+    return [fact for fact in facts if fact not in few], findings
+
+
+def _as_objects(fact: FileFacts, ignored: int | None) -> FileFacts:
+    """The facts of an instance mask after all its objects became 1."""
+    kept = {value: count for value, count in fact.counts.items() if value in (0, ignored)}
+    objects = {value: count for value, count in fact.counts.items() if value not in kept}
+    if not objects:
+        return fact
+    total = sum(objects.values())
+
+    def merged(means: dict[int, float]) -> dict[int, float]:
+        mean = sum(means[value] * count for value, count in objects.items()) / total
+        return {value: means[value] for value in kept} | {1: mean}
+
+    return replace(
+        fact, counts=kept | {1: total}, row_centres=merged(fact.row_centres), brightness=merged(fact.brightness)
+    )
+
+
+def _within_range(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Finding]]:
+    """The facts of the masks whose numbers can be those of classes, and a finding for each other."""
+    beyond = [f for f in facts if max(f.counts, default=0) > LARGEST_VALUE and not is_coloured(f.counts)]
+    findings = [_out_of_range(fact.mask, min(fact.counts), max(fact.counts)) for fact in beyond]
+    return [fact for fact in facts if fact not in beyond], findings
+
+
 def _total(facts: Sequence[FileFacts]) -> dict[int, int]:
     """Pixels per label value over all files."""
     total: Counter[int] = Counter()
@@ -282,21 +281,23 @@ def _total(facts: Sequence[FileFacts]) -> dict[int, int]:
     return dict(sorted(total.items()))
 
 
-def _blame(facts: Sequence[FileFacts], class_names: tuple[str, ...] | None, ignore: str) -> list[Finding]:
+def _blame(facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str) -> list[Finding]:
     """A finding for each mask with a stray value, where leaving out the rarest values makes the others fit a rule.
 
     Empty where that does not help, or most masks would be to blame.
     """
     counts = _total(facts)
     in_files = Counter(value for fact in facts for value in fact.counts)
-    if len(counts) > _MOST_VALUES:
-        return []
-    stray: set[int] = set()
-    for value in sorted(counts, key=lambda value: (in_files[value], counts[value])):
-        stray.add(value)
+    solid = {value for fact in facts for value in fact.solid}
+    order = sorted(counts, key=lambda value: (in_files[value], counts[value]))
+    for number, value in enumerate(order, start=1):
+        after = order[number] if number < len(order) else None
+        if number > _ONE_BY_ONE and after is not None and in_files[after] == in_files[value]:
+            continue
+        stray = set(order[:number])
         try:
-            rest = {other: number for other, number in counts.items() if other not in stray}
-            labels, _ = find_labels(rest, class_names=class_names, ignore=ignore)
+            rest = {other: count for other, count in counts.items() if other not in stray}
+            labels, _ = find_labels(rest, class_names=class_names, ignore=ignore, solid=solid)
         except InputError:
             continue
         blamed = [fact for fact in facts if stray & fact.counts.keys()]
@@ -310,7 +311,8 @@ def _stray(fact: FileFacts, stray: set[int], labels: LabelSet) -> Finding:
     """The finding for one mask: its stray values beside the labels of the other masks."""
     unknown = {value: count for value, count in fact.counts.items() if value in stray}
     said = unknown_values(fact.mask, unknown, fact.height * fact.width, labels)
-    usual = describe_counts({value: fact.counts[value] for value in fact.counts if value not in stray}) or "no other"
+    rest = {value: fact.counts[value] for value in fact.counts if value not in stray}
+    usual = describe_counts(rest, coloured=labels.coloured or None) or "no other"
     ids = "" if labels.values == (0, 255) else ", or name all classes with --classes if it is one"
     return Finding(
         "error", str(fact.mask), said.summary, f"{said.found}, beside {usual}", said.expected, said.do + ids

@@ -19,6 +19,7 @@ from PIL import Image
 
 from keepmap.config import whole_file
 from keepmap.data.tiff_tags import METRES, tiff_options
+from keepmap.data.values import unpack_colours
 from keepmap.data.zarr_image import write_zarr
 from keepmap.errors import OutputError
 from keepmap.protocols import Array, Geometry, Window
@@ -63,7 +64,9 @@ def open_sink(
     path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, geometry: Geometry = Geometry(),  # noqa: B008
     nodata: float | None = None,
 ) -> AbstractContextManager[LabelSink]:  # fmt: skip
-    """A sink for label values (H, W), uint8 or uint16, in the format of the suffix: .png, .tif or .zarr.
+    """A sink for label values (H, W) in the format of the suffix: .png, .tif or .zarr.
+
+    dtype: uint8 or uint16; uint32 for values of colours, which are written as RGB (see `values`).
 
     geometry: written into the file as far as its format can hold it. nodata: value that a TIFF declares to be none.
     Folders are made as needed. Raises OutputError for another suffix, where the disk refuses, or where pixels were
@@ -155,21 +158,31 @@ def _encode_png(array: Array, path: Path, geometry: Geometry, _: float | None) -
     if geometry.spacing is not None and geometry.unit in METRES:
         inch = METRES["inch"] / METRES[geometry.unit]
         options["dpi"] = (inch / geometry.spacing[1], inch / geometry.spacing[0])
-    Image.fromarray(array).save(path, format="PNG", **options)
+    Image.fromarray(_shown(array)).save(path, format="PNG", **options)
 
 
 def _encode_tiff(array: Array, path: Path, geometry: Geometry, nodata: float | None) -> None:
-    colour: Literal["minisblack"] = "minisblack"
     tile = (_TILE, _TILE) if max(array.shape) > _TILED else None
     ome = path.name.lower().removesuffix(".partial").endswith((".ome.tif", ".ome.tiff"))
+    pixels = _shown(array)
+    axes = "YX"
+    colour: Literal["rgb", "minisblack"] = "minisblack"
+    if pixels.ndim == 3:
+        axes, colour = "YXS", "rgb"
     tifffile.imwrite(
-        path, array, photometric=colour, compression="zlib", predictor=False, tile=tile, bigtiff=array.nbytes > _BIG,
-        **tiff_options(geometry, nodata, ome=ome),
+        path, pixels, photometric=colour, compression="zlib", predictor=False, tile=tile, bigtiff=pixels.nbytes > _BIG,
+        **tiff_options(geometry, nodata, ome_axes=axes if ome else None),
     )  # fmt: skip
 
 
 def _encode_zarr(array: Array, path: Path, geometry: Geometry, _: float | None) -> None:
-    write_zarr(array, path, geometry)
+    pixels = _shown(array)
+    write_zarr(np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels, path, geometry)
+
+
+def _shown(array: Array) -> Array:
+    """Label values as files hold them: colours (H, W, 3), numbers as they are."""
+    return unpack_colours(array) if array.dtype == np.uint32 else array
 
 
 _TIFF = _Writer(True, _encode_tiff, whole_file)

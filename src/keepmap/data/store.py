@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from keepmap.data.facts import FileFacts
 from keepmap.data.images import open_image
+from keepmap.data.instances import read_objects
 from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import read_mask
 from keepmap.data.samples import filled, unmeasured
-from keepmap.data.scan import FileFacts
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array
@@ -64,6 +65,15 @@ class SampleStore:
                     self._kept[index] = sample
                     self._used += size
         return sample
+
+    def objects(self, index: int) -> npt.NDArray[np.int32] | None:
+        """The objects (H, W) of an instance mask, 1, 2, 3, ..., 0 beside them and -1 where ignored; None for others.
+
+        Read from the file each time, and not kept. Raises DataError.
+        """
+        if not self.labels.instances:
+            return None
+        return read_objects(self.facts[index].mask, self.labels.ignore, self._reading)
 
     def _read(self, fact: FileFacts) -> Sample:
         source = open_image(fact.image, self._reading)

@@ -91,19 +91,23 @@ def _ome_spacing(page: tifffile.TiffPage) -> tuple[tuple[float, float], str] | N
     return (size, unit) if unit and not units and all(0 < side < math.inf for side in size) else None
 
 
-def tiff_options(geometry: Geometry, nodata: float | None, *, ome: bool) -> dict[str, Any]:
-    """What `tifffile.imwrite` is to be told so that a mask (H, W) carries `geometry` and `nodata`."""
+def tiff_options(geometry: Geometry, nodata: float | None, *, ome_axes: str | None) -> dict[str, Any]:
+    """What `tifffile.imwrite` is to be told so that a mask (H, W) or (H, W, 3) carries `geometry` and `nodata`.
+
+    ome_axes: of an OME-TIFF, "YX" or "YXS"; None for any other TIFF.
+    """
     extra: list[tuple[Any, ...]] = [(*tag, True) for tag in geometry.tags]
     if nodata is not None:
         text = f"{nodata:g}"
         extra.append((_NODATA, 2, len(text) + 1, text, True))
-    options: dict[str, Any] = {"extratags": extra, "metadata": {"axes": "YX"} if ome else None, "ome": ome}
+    options: dict[str, Any] = {"extratags": extra, "metadata": {"axes": ome_axes} if ome_axes else None}
+    options["ome"] = ome_axes is not None
     if geometry.spacing is not None and geometry.unit in METRES:
         height, width = geometry.spacing
         unit = "inch" if geometry.unit == "inch" else "centimeter"
         factor = METRES[unit] / METRES[geometry.unit]
         options |= {"resolution": (factor / width, factor / height), "resolutionunit": unit.upper()}
-        if ome:
+        if ome_axes:
             micrometres = METRES[geometry.unit] / METRES["micrometer"]
             options["metadata"] |= {"PhysicalSizeX": width * micrometres, "PhysicalSizeY": height * micrometres}
     return options

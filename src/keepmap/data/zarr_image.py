@@ -129,16 +129,18 @@ def _names(stages: Any) -> Iterator[str]:
 
 
 def write_zarr(array: Array, path: Path, geometry: Geometry) -> None:
-    """Write a mask (H, W) as an OME-Zarr (0.4) folder of one level, chunk row by chunk row."""
+    """Write a mask (H, W), or colours (3, H, W), as an OME-Zarr (0.4) folder of one level, chunk row by chunk row."""
     zarr = external.load("zarr", _PURPOSE)
     group = zarr.open_group(zarr.storage.LocalStore(path), mode="w", zarr_format=2)
     unit = {"unit": geometry.unit} if geometry.unit else {}
-    steps: list[dict[str, Any]] = [{"type": "scale", "scale": list(geometry.spacing or (1.0, 1.0))}]
+    channel = [{"name": "c", "type": "channel"}] * (array.ndim - 2)
+    scale = [*[1.0] * (array.ndim - 2), *(geometry.spacing or (1.0, 1.0))]
+    steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     if any(geometry.origin):
-        steps.append({"type": "translation", "translation": list(geometry.origin)})
+        steps.append({"type": "translation", "translation": [*[0.0] * (array.ndim - 2), *geometry.origin]})
     image = {
         "version": "0.4",
-        "axes": [{"name": name, "type": "space", **unit} for name in "yx"],
+        "axes": [*channel, *({"name": name, "type": "space", **unit} for name in "yx")],
         "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
     group.attrs.put({"multiscales": [image]})
@@ -146,5 +148,6 @@ def write_zarr(array: Array, path: Path, geometry: Geometry) -> None:
     stored = group.create_array(
         "0", shape=array.shape, chunks=chunks, dtype=array.dtype, chunk_key_encoding={"name": "v2", "separator": "/"}
     )
-    for top in range(0, array.shape[0], _CHUNK):
-        stored[top : top + _CHUNK] = array[top : top + _CHUNK]
+    for top in range(0, array.shape[-2], _CHUNK):
+        rows = (..., slice(top, top + _CHUNK), slice(None))
+        stored[rows] = array[rows]

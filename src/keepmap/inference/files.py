@@ -159,7 +159,7 @@ def _predict_one(
         progress.say(f"{job.image}: {way}; {way.because}.")
     labels = predictor.labels
     blank = None if source.nodata is None else labels.blank
-    dtype = np.dtype(np.uint8 if max(*labels.values, blank or 0) < 256 else np.uint16)
+    dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
     with ExitStack() as stack:
         sink = stack.enter_context(open_sink(job.mask, source.shape[1:], dtype, source.geometry, blank))
         values = None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from keepmap.data.facts import FileFacts
 from keepmap.data.labels import LabelSet
-from keepmap.data.scan import FileFacts
 
 
 @dataclass(frozen=True)

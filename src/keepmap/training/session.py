@@ -17,9 +17,11 @@ from torch import nn
 from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
-from keepmap.data.labels import LabelSet, read_class_names
+from keepmap.data.classes import ClassNames, read_classes
+from keepmap.data.facts import FileFacts
+from keepmap.data.labels import LabelSet
 from keepmap.data.sampling import Sampler
-from keepmap.data.scan import FileFacts, scan
+from keepmap.data.scan import scan
 from keepmap.data.split import hold_out
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
@@ -95,7 +97,7 @@ def begin(
     device = _checked(options)
     own = None if given is None else adopt(given, options)
     run.check_free()
-    names = read_class_names(Path(options.classes)) if options.classes else None
+    names = read_classes(Path(options.classes)) if options.classes else None
     parts, split = _read(images, masks, names, options, progress)
     use_cpu()
     here = _situation(device, resolve_precision(options.precision, device), parts)
@@ -156,7 +158,7 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
             do=f"delete {run.path} and train again",
         )  # fmt: skip
     resolve_device(plan.device)
-    names = config.labels.names if split.options.classes else None
+    names = ClassNames(config.labels.names, config.labels.values) if split.options.classes else None
     parts, found = _read(Path(split.images), Path(split.masks), names, split.options, progress)
     if found != split or parts.labels != config.labels:
         raise RunError(
@@ -240,9 +242,12 @@ def _as_set(choice: Choice, options: TrainOptions) -> Choice:
 
 
 def _read(
-    images: Path, masks: Path, names: tuple[str, ...] | None, options: TrainOptions, progress: Progress
+    images: Path, masks: Path, names: ClassNames | None, options: TrainOptions, progress: Progress
 ) -> tuple[Parts, Split]:
-    report = scan(images, masks, class_names=names, ignore=options.ignore, reading=options, progress=progress)
+    report = scan(
+        images, masks, class_names=names, ignore=options.ignore, instances=options.instances, reading=options,
+        progress=progress,
+    )  # fmt: skip
     report.raise_if_failed()
     labels = report.labels
     if labels is None:

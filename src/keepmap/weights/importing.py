@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from keepmap import __version__
-from keepmap.data.labels import LabelSet, default_colours, read_class_names
+from keepmap.data.classes import read_classes
+from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import OptionError, nearest
 from keepmap.networks.catalogue import build_network, network_recipe
 from keepmap.networks.network import Network
@@ -93,11 +94,14 @@ def _with_background(name: str, tensor: Tensor, origin: Source) -> Tensor:
 def _labels(count: int, origin: Source, options: ImportOptions, others: Mapping[str, Any]) -> LabelSet:
     """What the classes mean: --classes, the names of the source, or numbers.
 
-    Label values are 0 to K - 1, but where the file has `mask_values` (milesial's training writes them) these.
+    Label values are those that --classes gives, else the `mask_values` in the file (milesial's training writes them),
+    else 0 to K - 1.
     """
     names: Sequence[str] = [f"class {index}" for index in range(count)] if count > 2 else ("background", "foreground")
+    values = _values(count, others.get("mask_values"))
     if options.classes is not None:
-        names = read_class_names(Path(options.classes))
+        listed = read_classes(Path(options.classes))
+        names, values = listed.names, listed.values or values
         if len(names) != count:
             raise OptionError(
                 f"{options.classes} does not name the classes of these weights.", found=f"{len(names)} names",
@@ -105,7 +109,7 @@ def _labels(count: int, origin: Source, options: ImportOptions, others: Mapping[
             )  # fmt: skip
     elif len(origin.names) == count:
         names = origin.names
-    return LabelSet(_values(count, others.get("mask_values")), tuple(names), None, default_colours(count))
+    return LabelSet(values, tuple(names), None, default_colours(count))
 
 
 def _values(count: int, stored: Any) -> tuple[int, ...]:

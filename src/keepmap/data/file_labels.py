@@ -1,0 +1,53 @@
+"""What the values in a list of mask files mean, where there are no images beside them.
+
+Does not check the masks against anything; `scan` does that for pairs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from keepmap.data.classes import ClassNames
+from keepmap.data.instances import collapse, holds_objects, number_their_objects
+from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
+from keepmap.data.labels import LabelSet
+from keepmap.data.masks import read_mask
+from keepmap.data.values import is_coloured, solid_values
+from keepmap.options import ImageOptions
+from keepmap.protocols import Progress
+
+
+def find_file_labels(
+    masks: Sequence[Path],
+    *,
+    class_names: ClassNames | None,
+    ignore: str,
+    instances: str,
+    progress: Progress,
+    reading: ImageOptions = ImageOptions(),  # noqa: B008
+) -> tuple[LabelSet, str]:
+    """The labels of mask files and the sentence that says what they are taken for, as `scan` finds them.
+
+    Raises DataError where a file cannot be read or the values fit no rule, OptionError.
+    """
+    ignored = ignored_value(ignore)
+    counts: Counter[int] = Counter()
+    solid: set[int] = set()
+    told: set[bool | None] = set()
+    with progress.track("read masks", len(masks), "masks") as tracker:
+        for path in masks:
+            mask = read_mask(path, reading)
+            mask = collapse(mask, ignored) if instances == "yes" else mask
+            values, pixels = np.unique(mask, return_counts=True)
+            counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
+            solid |= solid_values(mask) if is_coloured([int(values[-1])]) else set(values.tolist())
+            told.add(holds_objects(mask))
+            tracker.advance()
+    if number_their_objects(instances, class_names is not None, told):
+        apart = {value: count for value, count in counts.items() if value in (0, ignored)}
+        return instance_labels(apart | {1: counts.total() - sum(apart.values())}, ignore=ignore)
+    return find_labels(counts, class_names=class_names, ignore=ignore, solid=solid)

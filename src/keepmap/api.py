@@ -114,6 +114,8 @@ def train(
     epochs: int | None = None,
     seed: int = 0,
     device: str = "auto",
+    group_by: str = "found",
+    validation: str | None = None,
     precision: Precision = "auto",
     crop: int | None = None,
     batch: int | None = None,
@@ -125,6 +127,7 @@ def train(
     set: options of the network that `model` names, as `build_model` takes them: set={"skips": 0} for FCN-32s.
     weights: auto, imagenet (fetched into the cache unless offline), none, or a file of a classifier of the encoder.
     init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
+    group_by: which images a split must not part, see `data.groups.group_stems`. validation: a file of held-out stems.
     network: an object in place of `model`; a copy is trained, from the weights it has. The RUN can build one of keepmap
     again. Of your own `nn.Module`, one that passes `check_segmenter`, it holds the weights and the name of the class:
     it is needed again as network= wherever the RUN is used.

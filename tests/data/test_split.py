@@ -1,13 +1,15 @@
-"""The split partitions, depends on names and seed alone, and changes little when a file is added."""
+"""The split partitions, parts no group, depends on names and seed alone, changes little when a file is added."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmap.data.split import hold_out
-from keepmap.errors import DataError
+from keepmap.data.split import Candidate, Division, divide, hold_out
+from keepmap.errors import DataError, OptionError
 
 STEMS = st.lists(st.text(max_size=5), min_size=2, max_size=60, unique=True)
 
@@ -64,3 +66,114 @@ def test_an_empty_image_is_not_the_only_one_held_out() -> None:
     classes = {"empty": [0], "a": [0, 1], "b": [0, 1]}
     for seed in range(20):
         assert hold_out(classes, seed=seed)[1] in (("a",), ("b",))
+
+
+@given(st.dictionaries(st.text(max_size=4), st.integers(0, 6), min_size=2, max_size=40), st.integers(0, 99))
+def test_no_group_is_parted(group_of: dict[str, int], seed: int) -> None:
+    groups = {stem: str(group) for stem, group in group_of.items()}
+    if len(set(groups.values())) < 2:
+        with pytest.raises(DataError, match="One group of images cannot be split"):
+            hold_out(of_one_class(list(groups)), groups=groups, seed=seed)
+        return
+    train, validation = hold_out(of_one_class(list(groups)), groups=groups, seed=seed)
+    assert train and validation
+    assert sorted([*train, *validation]) == sorted(groups)
+    assert not {groups[stem] for stem in train} & {groups[stem] for stem in validation}
+    sizes = [list(groups.values()).count(group) for group in set(groups.values())]
+    assert len(validation) <= max(1, round(0.15 * len(groups)), min(sizes))
+
+
+def candidates(stems: str, digests: str = "", classes: dict[str, tuple[int, ...]] | None = None) -> list[Candidate]:
+    """One for each word; digests in the same order, "-" for a plain image."""
+    names, equal = stems.split(), digests.split() or stems.split()
+    return [
+        Candidate(stem, f"{stem}.png", (classes or {}).get(stem, (0, 1)), digest.strip("-"))
+        for stem, digest in zip(names, equal, strict=True)
+    ]
+
+
+def split(
+    stems: str, digests: str = "", *, rule: str = "found", fixed: Path | None = None, seed: int = 0,
+    classes: dict[str, tuple[int, ...]] | None = None,
+) -> Division:  # fmt: skip
+    return divide(candidates(stems, digests, classes), rule=rule, fixed=fixed, seed=seed, share=0.2)
+
+
+TILES = " ".join(f"img{image}_tile_{tile}" for image in range(10) for tile in range(3))
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_found_groups_stay_whole_and_are_named(seed: int) -> None:
+    division = split(TILES, seed=seed)
+    assert division.rule == "found"
+    assert len(division.validation) == 6
+    assert {division.groups[s] for s in division.train}.isdisjoint(division.groups[s] for s in division.validation)
+    assert division.remarks == (
+        "groups  10 found by what stands before the last number of the name (img0, img1, img2, ...), "
+        "whole groups are held out",
+    )
+
+
+@pytest.mark.parametrize(
+    ("stems", "classes", "why"),
+    [
+        ("s1_1 s1_2 s2_1 s2_2 s3_1 s3_2", None, "too few"),
+        (" ".join(f"s{s}_{n}" for s in range(4) for n in range(9)), None, ""),
+        (" ".join(f"s{s}_{n}" for s in range(4) for n in range(2 + 7 * (s > 0))), None, ""),
+        (" ".join(f"s{s}_{n}" for s in range(4) for n in range(9)) + " a b", None, ""),
+        ("c1_1 c1_2 c2_1 c2_2 c3_1 c3_2 c4_1 c4_2", {f"c{c}_{n}": (0, c) for c in range(1, 5) for n in (1, 2)},
+         "a class would leave the training"),
+    ],
+)  # fmt: skip
+def test_found_groups_are_dropped_where_they_would_do_harm(
+    stems: str, classes: dict[str, tuple[int, ...]] | None, why: str
+) -> None:
+    division = split(stems, classes=classes)
+    assert (division.rule == "none") is bool(why)
+    assert division.remarks[0].endswith(why or "whole groups are held out")
+    assert bool(division.groups) is not bool(why)
+
+
+def test_equal_images_stay_together_and_plain_ones_need_not() -> None:
+    stems = " ".join(f"i{n}" for n in range(20))
+    equal = "a a " + " ".join(f"d{n}" for n in range(2, 20))
+    sides = set()
+    for seed in range(30):
+        division = split(stems, equal, rule="none", seed=seed)
+        assert ("i0" in division.train) is ("i1" in division.train)
+        assert division.remarks == ("groups  1 image is equal to others and stay with them",)
+        sides.add("i0" in division.train)
+    assert sides == {True, False}
+    assert split(stems, " ".join("-" * 20), rule="none").groups == {}
+
+
+def test_a_rule_that_was_asked_for_must_leave_two_groups() -> None:
+    with pytest.raises(DataError, match=r"(?s)--group-by folder puts all images into one group.*--group-by none"):
+        split("a b c", rule="folder")
+    assert set(split("x/a x/b y/c", rule="folder").validation) in ({"y/c"}, {"x/a", "x/b"})
+
+
+def test_a_fixed_list(tmp_path: Path) -> None:
+    path = tmp_path / "val.txt"
+    path.write_text("c\n\na\n")
+    division = split("a b c d", fixed=path)
+    assert (division.train, division.validation) == (("b", "d"), ("a", "c"))
+    assert division.rule == f"--validation {path}"
+    with pytest.raises(DataError, match=r"(?s)b\.png and a\.png are equal, and .*val\.txt parts them.*name both"):
+        split("a b c d", "same same x y", fixed=path)
+    path.write_text("s1_a\n")
+    with pytest.raises(DataError, match=r"are of one group, s1, by --group-by \(s\.\)"):
+        split("s1_a s1_b s2_a", fixed=path, rule="(s.)")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a\nbb", "names bb, which is no image"), ("", "leaves one part"), ("a\nb\nc\nd", "leaves one part")],
+)
+def test_a_bad_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "val.txt"
+    path.write_text(text)
+    with pytest.raises(OptionError, match=rf"val\.txt {message}"):
+        split("a b c d", fixed=path)
+    with pytest.raises(OptionError, match="cannot be read"):
+        split("a b c d", fixed=tmp_path / "absent.txt")

@@ -291,3 +291,31 @@ def test_floats_of_five_bands_train_and_predict(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(mask_file), expected)
     losses = [json.loads(line).get("loss", 0.0) for line in run.metrics_file.read_text().splitlines()]
     assert np.isfinite(losses).all()
+
+
+def test_groups_are_written_down_and_kept_on_resume(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in folders:
+        for number, file in enumerate(sorted(folder.iterdir())):
+            file.rename(folder / f"p{number // 2}_{number % 2}.png")
+    (tmp_path / "val.txt").write_text("p1_0\np1_1\n")
+    run = RunFolder(tmp_path / "run")
+    options = replace(OPTIONS, group_by="(p.)_", validation=str(tmp_path / "val.txt"))
+    begin(*folders, run, options, Silent())
+    split = json.loads(run.split_file.read_text())
+    assert split["validation"] == ["p1_0", "p1_1"]
+    assert split["rule"] == f"--validation {tmp_path / 'val.txt'}"
+    assert split["groups"] == {f"p{n // 2}_{n % 2}": f"p{n // 2}" for n in range(6)}
+    (tmp_path / "val.txt").unlink()
+    _, position = go_on(run, Silent())
+    assert position.step == 6
+
+
+def test_a_split_of_before_has_no_groups_and_is_continued(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    begin(*folders, run, OPTIONS, Silent())
+    split = json.loads(run.split_file.read_text())
+    del split["groups"], split["rule"], split["options"]["group_by"], split["options"]["validation"]
+    run.split_file.write_text(json.dumps(split))
+    assert go_on(run, Silent())[1].step == 6

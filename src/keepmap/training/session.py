@@ -6,7 +6,7 @@ Puts scan, split, plan, network, engine and loop together; each of them is told 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,11 @@ from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames, read_classes
 from keepmap.data.facts import FileFacts
+from keepmap.data.groups import check_rule
 from keepmap.data.labels import LabelSet
 from keepmap.data.sampling import Sampler
 from keepmap.data.scan import scan
-from keepmap.data.split import hold_out
+from keepmap.data.split import Candidate, Division, divide
 from keepmap.data.store import SampleStore
 from keepmap.errors import DataError, OptionError, RunError, nearest
 from keepmap.networks.candidate import Segmenter
@@ -63,13 +64,15 @@ _MEASURING = 0.03
 
 @dataclass(frozen=True)
 class Split:
-    """What split.json holds: the folders, the options of the training, and the stems of both parts."""
+    """What split.json holds: the folders, the options of the training, the stems of both parts and their groups."""
 
     images: str
     masks: str
     options: TrainOptions
     train: tuple[str, ...]
     validation: tuple[str, ...]
+    rule: str = "none"
+    groups: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -82,12 +85,7 @@ class Parts:
 
 
 def begin(
-    images: Path,
-    masks: Path,
-    run: RunFolder,
-    options: TrainOptions,
-    progress: Progress,
-    given: Segmenter | None = None,
+    images: Path, masks: Path, run: RunFolder, options: TrainOptions, progress: Progress, given: Segmenter | None = None
 ) -> tuple[Plan, Position]:
     """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made.
 
@@ -98,7 +96,9 @@ def begin(
     own = None if given is None else adopt(given, options)
     run.check_free()
     names = read_classes(Path(options.classes)) if options.classes else None
-    parts, split = _read(images, masks, names, options, progress)
+    facts, labels = _read(images, masks, names, options, progress)
+    division = _divide(facts, labels, options, progress)
+    parts = _parts(facts, labels, division)
     use_cpu()
     here = _situation(device, resolve_precision(options.precision, device), parts)
     if options.init is not None:
@@ -123,6 +123,8 @@ def begin(
         choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__,
         foreign=not is_listed(network),
     )  # fmt: skip
+    where = str(images.resolve()), str(masks.resolve())
+    split = Split(*where, options, division.train, division.validation, division.rule, division.groups)
     run.create()
     with locked(run, progress):
         run.check_new()
@@ -159,14 +161,15 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
         )  # fmt: skip
     resolve_device(plan.device)
     names = ClassNames(config.labels.names, config.labels.values) if split.options.classes else None
-    parts, found = _read(Path(split.images), Path(split.masks), names, split.options, progress)
-    if found != split or parts.labels != config.labels:
+    facts, labels = _read(Path(split.images), Path(split.masks), names, split.options, progress)
+    if {fact.stem for fact in facts} != {*split.train, *split.validation} or labels != config.labels:
         raise RunError(
             f"{run.path} was begun with other data.",
-            found=f"{len(found.train)} + {len(found.validation)} images in {split.images}",
+            found=f"{len(facts)} images in {split.images}",
             expected=f"the {len(split.train)} + {len(split.validation)} images and the labels of before",
             do="restore the folders, or begin a new RUN",
         )
+    parts = _parts(facts, labels, split)
     _say_network(config.network, config.options, plan.because["network"], progress)
     return plan, _train(network, plan, parts, run, split.options, progress)
 
@@ -217,6 +220,7 @@ def _checked(options: TrainOptions) -> str:
         )  # fmt: skip
     if options.set:
         _check_set(options.model, options.set)
+    check_rule(options.group_by)
     return resolve_device(options.device)
 
 
@@ -243,7 +247,7 @@ def _as_set(choice: Choice, options: TrainOptions) -> Choice:
 
 def _read(
     images: Path, masks: Path, names: ClassNames | None, options: TrainOptions, progress: Progress
-) -> tuple[Parts, Split]:
+) -> tuple[tuple[FileFacts, ...], LabelSet]:
     report = scan(
         images, masks, class_names=names, ignore=options.ignore, instances=options.instances, reading=options,
         progress=progress,
@@ -255,12 +259,23 @@ def _read(
     for finding in report.findings:
         progress.say(f"{finding.severity}: {finding.summary}")
     progress.say(report.labels_sentence)
-    held = {f.stem: [value for value in labels.values if f.counts.get(value)] for f in report.facts}
-    train, validation = hold_out(held, seed=options.seed, share=_HELD_OUT)
-    by_stem = {f.stem: f for f in report.facts}
-    parts = Parts(tuple(by_stem[s] for s in train), tuple(by_stem[s] for s in validation), labels)
-    where = str(images.resolve()), str(masks.resolve())
-    return parts, Split(*where, options, train, validation)
+    return report.facts, labels
+
+
+def _divide(facts: Sequence[FileFacts], labels: LabelSet, options: TrainOptions, progress: Progress) -> Division:
+    candidates = [
+        Candidate(f.stem, str(f.image), tuple(v for v in labels.values if f.counts.get(v)), f.digest) for f in facts
+    ]
+    fixed = Path(options.validation) if options.validation else None
+    division = divide(candidates, rule=options.group_by, fixed=fixed, seed=options.seed, share=_HELD_OUT)
+    for remark in division.remarks:
+        progress.say(remark)
+    return division
+
+
+def _parts(facts: Sequence[FileFacts], labels: LabelSet, split: Division | Split) -> Parts:
+    by_stem = {fact.stem: fact for fact in facts}
+    return Parts(tuple(by_stem[s] for s in split.train), tuple(by_stem[s] for s in split.validation), labels)
 
 
 def _situation(device: str, precision: str, parts: Parts) -> Situation:

@@ -15,6 +15,7 @@ from keepmap import options
 API = Path(keepmap.__file__).with_name("api.py")
 OPTIONS_OF = {
     "check": options.CheckOptions,
+    "convert": options.ConvertOptions,
     "train": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,

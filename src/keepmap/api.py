@@ -13,6 +13,7 @@ from typing import Any
 
 from keepmap.config import from_arguments
 from keepmap.data.classes import read_classes
+from keepmap.data.convert import Conversion, Reading, convert_annotations
 from keepmap.data.drawn import draw_dataset
 from keepmap.data.scan import DataReport, scan
 from keepmap.errors import Interrupted, OptionError
@@ -27,6 +28,7 @@ from keepmap.networks.describe import LevelRow, ModelRow, describe, sketch, summ
 from keepmap.networks.network import Network
 from keepmap.options import (
     CheckOptions,
+    ConvertOptions,
     DemoOptions,
     EvaluateOptions,
     ImportOptions,
@@ -89,6 +91,31 @@ def check(
         Path(images), Path(masks), class_names=names, ignore=options.ignore, instances=options.instances,
         reading=options, progress=progress or Silent(),
     )  # fmt: skip
+
+
+def convert(
+    source: StrPath,
+    out: StrPath,
+    *,
+    images: StrPath | None = None,
+    classes: str | None = None,
+    ignore: str = "auto",
+    instances: Instances = "auto",
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
+    progress: Progress | None = None,
+) -> Conversion:
+    """Masks of class ids, OUT/STEM.png with OUT/classes.txt, from masks of any kind, COCO json or labelme json.
+
+    source: a folder of masks, a COCO file, a labelme file or a folder of them. images: the folder of the images.
+    What is wrong is refused and nothing is written; what is left out is in the result. Raises DataError, OptionError,
+    OutputError.
+    """
+    options = from_arguments(ConvertOptions, locals())
+    names = read_classes(Path(options.classes)) if options.classes else None
+    reading = Reading(names, options.ignore, options.instances, options)
+    folder = Path(options.images) if options.images else None
+    return convert_annotations(Path(source), Path(out), images=folder, reading=reading, progress=progress or Silent())
 
 
 def train(

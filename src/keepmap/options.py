@@ -45,6 +45,13 @@ class CheckOptions(ImageOptions, LabelOptions):
 
 
 @dataclass(frozen=True)
+class ConvertOptions(ImageOptions, LabelOptions):
+    """Options of `keepmap convert`."""
+
+    images: str | None = option(None, "folder of the images, which give names and sizes; others are left out")
+
+
+@dataclass(frozen=True)
 class TrainOptions(ImageOptions, LabelOptions):
     """Options of `keepmap train`. Exactly one of time, steps and epochs decides the length."""
 
@@ -59,7 +66,7 @@ class TrainOptions(ImageOptions, LabelOptions):
     epochs: int | None = option(None, "epochs (one crop per training image each), instead of a time")
     seed: int = option(0, "seed of the split, the weights, the sampling and the augmentation")
     device: str = option("auto", "auto, cpu, cuda or mps")
-    group_by: str = option("found", "what is held out as a whole: found, folder, none, CSV file or regular expression")
+    group_by: str = option("found", "held out as a whole: found, folder, none, a CSV file or a regular expression")
     validation: str | None = option(None, "text file with one held-out stem a line, in place of a choice")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
     crop: int | None = option(None, "side of the training crops in pixels; default: planned")

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from keepmap import __version__
 from keepmap.cli.check import check
+from keepmap.cli.convert import convert
 from keepmap.cli.demo import demo
 from keepmap.cli.evaluate import evaluate
 from keepmap.cli.import_weights import import_weights
@@ -23,7 +24,7 @@ from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
-COMMANDS = (check, train, evaluate, predict, import_weights, demo, models)
+COMMANDS = (check, convert, train, evaluate, predict, import_weights, demo, models)
 
 
 class _Commands(TyperGroup):

@@ -16,6 +16,9 @@ from keepmap.data import headers
 from keepmap.data.findings import Finding
 from keepmap.errors import DataError
 
+CLASS_FILE = "classes.txt"
+"""The names of the classes beside masks that were converted; no stranger among them."""
+
 MASK_ENDINGS = ("_mask", "_label")
 """What the stem of a mask may have on top of its image's."""
 
@@ -43,7 +46,8 @@ def relative_stem(path: Path, folder: Path) -> str:
 def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path], list[Finding]]:
     """The image files below `folder`, sorted by relative path, and what else is there.
 
-    without: a folder that is left out. Hidden files and folders are passed over; links are followed, loops are not.
+    without: a folder that is left out. Hidden files and folders, and the file of classes, are passed over; links are
+    followed, loops are not.
     Raises DataError if `folder` is none or cannot be listed.
     """
     found: list[Path] = []
@@ -73,7 +77,7 @@ def _walk(folder: Path, without: Path | None, findings: list[Finding]) -> Iterat
             raise DataError(f"The folder {current} cannot be listed.", found=os.strerror(error.errno or 0)) from error
         for entry in entries:
             path = current / entry.name
-            if entry.name.startswith("."):
+            if entry.name.startswith(".") or entry.name == CLASS_FILE:
                 continue
             if not _is_folder(entry) or path.suffix.lower() in headers.SUFFIXES:
                 yield path

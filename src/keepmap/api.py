@@ -97,7 +97,7 @@ def convert(
     source: StrPath,
     out: StrPath,
     *,
-    images: StrPath | None = None,
+    images: str | None = None,
     classes: str | None = None,
     ignore: str = "auto",
     instances: Instances = "auto",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,80 @@ def colour_coded(data: Path) -> None:
     Image.fromarray(mask).save(data / "masks" / "b.png")
 
 
+def every_mask(data: Path, mask: np.ndarray) -> None:
+    for file in (data / "masks").iterdir():
+        Image.fromarray(mask).save(file)
+
+
+def coloured(data: Path, odd: tuple[int, int, int]) -> None:
+    """Colour-coded masks, one of them with a thin line of another colour."""
+    mask = np.zeros((40, 50, 3), np.uint8)
+    mask[10:] = (200, 0, 0)
+    mask[20:30] = (0, 90, 0)
+    every_mask(data, mask)
+    mask[10] = odd
+    Image.fromarray(mask).save(data / "masks" / "b.png")
+
+
+def smoothed_colours(data: Path) -> None:
+    coloured(data, (100, 0, 0))
+
+
+def id_beyond_a_gap(data: Path) -> None:
+    every_mask(data, (np.arange(2000).reshape(40, 50) % 3).astype(np.uint8))
+    mask = (np.arange(2000).reshape(40, 50) % 3).astype(np.uint8)
+    mask[3, 3] = 7
+    Image.fromarray(mask).save(data / "masks" / "b.png")
+
+
+def blurred(data: Path) -> None:
+    mask = np.zeros((40, 50), np.uint8)
+    mask[9:31, 9:39] = 255
+    every_mask(data, np.asarray(Image.fromarray(mask).resize((25, 20)).resize((50, 40))))
+
+
+def jpeg_mask(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    Image.new("L", (50, 40)).save(data / "masks" / "b.jpg")
+
+
+def photograph(data: Path) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(data / "masks" / "b.png")
+
+
+def transparent(data: Path) -> None:
+    Image.new("RGBA", (50, 40), (0, 0, 0, 9)).save(data / "masks" / "b.png")
+
+
+def turned(data: Path) -> None:
+    Image.new("L", (40, 50)).save(data / "masks" / "b.png")
+
+
+def large_numbers(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    Image.fromarray(np.full((40, 50), 70_000, np.int32)).save(data / "masks" / "b.tif")
+
+
+def one_class(data: Path) -> None:
+    every_mask(data, np.zeros((40, 50), np.uint8))
+
+
+def folder_named_png(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    (data / "masks" / "b.png").mkdir()
+
+
+def link_to_nothing(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    (data / "masks" / "b.png").symlink_to("absent.png")
+
+
+def link_to_itself(data: Path) -> None:
+    (data / "masks" / "b.png").unlink()
+    (data / "masks" / "b.png").symlink_to("b.png")
+
+
 def no_mask(data: Path) -> None:
     (data / "masks" / "b.png").unlink()
 
@@ -87,7 +162,19 @@ CASES: dict[str, tuple[Break, str, str]] = {
     "text": (text, "b.png", "HTML"),
     "other size": (other_size, "b.png", "41"),
     "stray label": (stray_label, "b.png", "value 128, which is not a label"),
-    "colour-coded": (colour_coded, "b.png", "colour"),
+    "id beyond a gap": (id_beyond_a_gap, "b.png", "value 7, which is not a label"),
+    "colour-coded among others": (colour_coded, "b.png", "is colour-coded, unlike the other masks"),
+    "smoothed colours": (smoothed_colours, "b.png", "colour 100,0,0, which is not a label"),
+    "blurred": (blurred, "masks", "without smoothing or JPEG"),
+    "JPEG mask": (jpeg_mask, "b.jpg", "whose compression changes label values"),
+    "photograph": (photograph, "b.png", "is no mask: it has too many colours"),
+    "transparent mask": (transparent, "b.png", "has transparent pixels, whose label is unknown"),
+    "turned": (turned, "b.png", "(sides swapped)"),
+    "large numbers": (large_numbers, "b.tif", "label values out of range"),
+    "one class": (one_class, "masks", "fewer than two classes"),
+    "folder": (folder_named_png, "b.png", "is a folder, not a file"),
+    "link to nothing": (link_to_nothing, "b.png", "cannot be opened"),
+    "link to itself": (link_to_itself, "b.png", "cannot be opened"),
     "no mask": (no_mask, "b.png", "has no mask"),
     "no image": (no_image, "b.png", "has no image"),
     "one stem twice": (one_stem_twice, "b.jpg", "b.png"),
@@ -174,3 +261,82 @@ def test_wrong_options_are_found_before_the_data_is_read(
     message = failure([*words, option, value], capsys)
     assert hint in message
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("case", ["all listed", "one colour more", "names without colours", "ids"])
+def test_colours_and_the_table_of_classes(case: str, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coloured(data, (0, 0, 200) if case == "one colour more" else (0, 0, 0))
+    table = data / "classes.csv"
+    table.write_text({"names without colours": "ground\ncar\n", "ids": "ground,0\ncar,1\n"}.get(
+        case, "ground,0,0,0\ncar,200,0,0\ntree,0,90,0\n"))  # fmt: skip
+    words = ["check", str(data / "images"), str(data / "masks"), "--classes", str(table)]
+    code = main(words)
+    out = " ".join(capsys.readouterr().out.split())
+    assert code == (0 if case == "all listed" else 2)
+    assert {
+        "all listed": "3 colours are taken for classes",
+        "one colour more": "b.png contains colour 0,0,200, which is not a label",
+        "names without colours": "The masks are colour-coded, and --classes names no colours",
+        "ids": "The masks contain colours that --classes does not list. found rgb 200,0,0 (49 %), rgb 0,90,0 (25 %)",
+    }[case] in out
+
+
+def test_values_are_taken_as_they_are_stored(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Palette, 1-bit and 16-bit masks: indices and numbers, never colours nor shades."""
+    ids = (np.arange(2000).reshape(40, 50) % 4).astype(np.uint8)
+    palette = Image.fromarray(ids)
+    palette.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    said = {}
+    for name, mask in (("palette", palette), ("1-bit", Image.fromarray(ids > 1)), ("16-bit",
+                       Image.fromarray(ids.astype(np.uint16) * 300))):  # fmt: skip
+        for file in (data / "masks").iterdir():
+            mask.save(file)
+        table = data / "ids.csv"
+        table.write_text("".join(f"c{n},{n * 300}\n" for n in range(4)))
+        words = ["--classes", str(table)] if name == "16-bit" else []
+        assert main(["check", str(data / "images"), str(data / "masks"), *words]) == 0
+        said[name] = capsys.readouterr().out
+    assert "values 0 to 3 are taken for the ids of 4 classes" in said["palette"]
+    assert "values 0 to 1 are taken for the ids of 2 classes" in said["1-bit"]
+    assert "900 c3" in " ".join(said["16-bit"].split())
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["--validation", "val.txt"], "a.png and b.png are equal, and val.txt parts them"),
+        (["--validation", "absent.txt"], "The list of held-out images in absent.txt cannot be read"),
+        (["--validation", "typo.txt"], "typo.txt names bb, which is no image"),
+        (["--group-by", "folder"], "--group-by folder puts all images into one group"),
+        (["--group-by", "foldr"], "did you mean folder?"),
+        (["--group-by", "("], "is no regular expression"),
+        (["--group-by", "(x)"], "gives no group to 4 of 4 images"),
+        (["--group-by", "groups.csv"], "gives no group to 1 of 4 images"),
+        (["--group-by", "(.)", "--validation", "typo.txt"], "which is no image"),
+        (["--instances", "maybe"], "--instances maybe does not exist"),
+    ],
+)
+def test_a_split_that_leaks_or_cannot_be_made(
+    words: list[str], hint: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(data)
+    (data / "images" / "b.png").write_bytes((data / "images" / "a.png").read_bytes())
+    (data / "val.txt").write_text("b\n")
+    (data / "typo.txt").write_text("bb\n")
+    (data / "groups.csv").write_text("stem,group\na,1\nb,1\nc,2\n")
+    message = failure(["train", "images", "masks", "-o", "run", "--steps", "1", *words], capsys)
+    assert hint in message.replace("images/", "")
+    assert not (data / "run").exists()
+
+
+def test_equal_images_are_held_out_together_and_it_is_said(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
+    (data / "images" / "b.png").write_bytes((data / "images" / "a.png").read_bytes())
+    words = ["train", str(data / "images"), str(data / "masks"), "-o", str(data / "run"), "--model", "unet"]
+    assert main([*words, "--steps", "1", "--crop", "64", "--batch", "2", "--device", "cpu"]) == 0
+    assert "groups  1 image is equal to others and stay with them" in capsys.readouterr().out
+    split = json.loads((data / "run" / "split.json").read_text())
+    assert split["groups"]["a"] == split["groups"]["b"]
+    assert ("a" in split["train"]) is ("b" in split["train"])

@@ -22,6 +22,7 @@ from keepmap.errors import OptionError, OutputError
 
 DATACLASSES = {
     "check": options.CheckOptions,
+    "convert": options.ConvertOptions,
     "train": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,

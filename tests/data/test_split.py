@@ -117,12 +117,17 @@ def test_found_groups_stay_whole_and_are_named(seed: int) -> None:
 @pytest.mark.parametrize(
     ("stems", "classes", "why"),
     [
-        ("s1_1 s1_2 s2_1 s2_2 s3_1 s3_2", None, "too few"),
+        ("s1_1 s1_2 s2_1 s2_2 s3_1 s3_2", None, "not used: fewer than 4"),
         (" ".join(f"s{s}_{n}" for s in range(4) for n in range(9)), None, ""),
         (" ".join(f"s{s}_{n}" for s in range(4) for n in range(2 + 7 * (s > 0))), None, ""),
         (" ".join(f"s{s}_{n}" for s in range(4) for n in range(9)) + " a b", None, ""),
         ("c1_1 c1_2 c2_1 c2_2 c3_1 c3_2 c4_1 c4_2", {f"c{c}_{n}": (0, c) for c in range(1, 5) for n in (1, 2)},
-         "a class would leave the training"),
+         "not used: a class would leave the training"),
+        ("s1_1 s1_2 s2_1 s2_2 s3_1 s3_2 a", None, ""),
+        (" ".join(f"s{s}_{n}" for s in range(4) for n in range(60 - 10 * (s == 3))),
+         {f"s3_{n}": (0, 1, 2) for n in range(50)}, "not used: one alone is 60 of 230 images"),
+        (" ".join(f"s{s}_{n}" for s in range(1, 4) for n in range(30)) + " " + " ".join(f"d{n}" for n in range(3)),
+         None, ""),
     ],
 )  # fmt: skip
 def test_found_groups_are_dropped_where_they_would_do_harm(
@@ -130,7 +135,8 @@ def test_found_groups_are_dropped_where_they_would_do_harm(
 ) -> None:
     division = split(stems, classes=classes)
     assert (division.rule == "none") is bool(why)
-    assert division.remarks[0].endswith(why or "whole groups are held out")
+    assert why in division.remarks[0]
+    assert division.remarks[0].endswith("insists" if why else "whole groups are held out")
     assert bool(division.groups) is not bool(why)
 
 
@@ -177,3 +183,8 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
         split("a b c d", fixed=path)
     with pytest.raises(OptionError, match="cannot be read"):
         split("a b c d", fixed=tmp_path / "absent.txt")
+
+
+def test_names_that_tell_nothing_say_nothing() -> None:
+    division = split("a b c d")
+    assert (division.rule, division.remarks, division.groups) == ("none", (), {})

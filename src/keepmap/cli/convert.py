@@ -25,9 +25,10 @@ def convert(
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
-    """Write masks of class ids from masks of any kind, COCO or labelme.
+    """Turn annotations of any kind into masks of class ids.
 
-    Also writes MASKS/classes.txt. Nothing else is touched, and nothing is written if anything is wrong.
+    Reads masks of every kind, COCO json and labelme json. Also writes MASKS/classes.txt. Nothing else is touched,
+    and nothing is written if anything is wrong.
     """
     from keepmap.cli.progress import make_progress
     from keepmap.cli.terminal import show, show_failure

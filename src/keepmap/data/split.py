@@ -61,15 +61,16 @@ def divide(
         rest = tuple(sorted(set(stems) - set(held)))
         return Division(rest, held, f"--validation {fixed}", _shared(join_equal(named, digests)))
     named, used, remarks = group_stems(stems, rule), rule, []
-    if rule == "found" and (why := _unfit(named, digests, classes, seed, share)):
-        remarks += [why] if len(set(named.values())) < len(stems) else []
-        named, used = group_stems(stems, "none"), "none"
+    if rule == "found" and not _shared(named):
+        used = "none"
     elif rule == "found":
-        shared = sorted(set(_shared(named).values()))
-        remarks.append(
-            f"groups  {len(shared)} found by what stands before the last number of the name "
-            f"({_first(shared)}), whole groups are held out"
-        )
+        shared = sorted({group for group, size in Counter(named.values()).items() if size > 1})
+        start = f"groups  {len(shared)} found by what stands before the last number of the name ({_first(shared)})"
+        if why := _unfit(named, digests, classes, seed, share):
+            remarks.append(f"{start} and not used: {why}; --group-by with a regular expression insists")
+            named, used = group_stems(stems, "none"), "none"
+        else:
+            remarks.append(f"{start}, whole groups are held out")
     joined = join_equal(named, digests)
     if used != "none" and len(set(joined.values())) < 2:
         raise DataError(
@@ -139,15 +140,13 @@ def _unfit(
     """Why groups that were merely found are not used; "" if they are."""
     joined = join_equal(named, digests)
     count = len(set(joined.values()))
-    found = len(set(_shared(named).values()))
-    start = f"groups  {found} found by what stands before the last number of the name are not used: "
     if count < _LEAST_FOUND:
-        return start + "too few"
+        return f"fewer than {_LEAST_FOUND}"
     train, held = hold_out(classes, groups=joined, seed=seed, share=share)
     if len(held) > _MOST_FOUND * len(classes):
-        return start + f"one alone is {len(held)} of {len(classes)} images"
+        return f"one alone is {len(held)} of {len(classes)} images"
     if {kind for stem in held for kind in classes[stem]} - {kind for stem in train for kind in classes[stem]}:
-        return start + "a class would leave the training"
+        return "a class would leave the training"
     return ""
 
 

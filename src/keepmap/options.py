@@ -101,7 +101,7 @@ class EvaluateOptions(ImageOptions, LabelOptions):
 class ImportOptions:
     """Options of `keepmap import-weights`."""
 
-    classes: str | None = option(None, "text file with one class name a line; its length is the number of classes")
+    classes: str | None = option(None, "text file with a class a line: NAME in the order of ids, NAME,ID or NAME,R,G,B")
     mean: tuple[float, ...] | None = option(None, "subtracted from raw values: a number a channel, or one for all")
     std: tuple[float, ...] | None = option(None, "what raw values are divided by: a number a channel, or one for all")
     offline: bool = option(False, "fetch nothing: weights come from the cache or from files")

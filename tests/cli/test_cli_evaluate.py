@@ -35,7 +35,8 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     assert calls[0][0] == (Path("run"), Path("images"), Path("masks"))
     options = {name: value for name, value in calls[0][1].items() if name != "progress"}
     assert options == {
-        "classes": None, "ignore": "auto", "frame": None, "max_pixels": 100_000_000, "memory": "1G", "way": "auto",
+        "classes": None, "ignore": "auto", "instances": "auto", "frame": None, "max_pixels": 100_000_000,
+        "memory": "1G", "way": "auto",
         "device": "auto",
         "precision": "auto",
     }  # fmt: skip

@@ -207,11 +207,22 @@ def resident(checkpointing: bool, side: int, precision: str) -> None:
     x, y = prepared(network, side, precision)
     small = x[..., :32, :32].contiguous(), y[..., :32, :32].contiguous()
     loss_of(network, *small, precision).backward()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = largest_resident()
     for _ in range(2):
         loss_of(network, x, y, precision).backward()
-    added = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    print(added * (1 if sys.platform == "darwin" else 1024), flush=True)
+    print(largest_resident() - before, flush=True)
+
+
+def largest_resident() -> int:
+    """The largest resident size of this process so far, in bytes; Linux counts it from the start of the program.
+
+    What getrusage returns there begins with the size of the process that started this one.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        rows = dict(line.split(":", 1) for line in status.read_text().splitlines())
+        return int(rows["VmHWM"].split()[0]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def resident_of(checkpointing: bool, side: int, precision: str) -> int:

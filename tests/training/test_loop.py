@@ -121,16 +121,34 @@ def test_a_foreign_state_is_refused(run: RunFolder) -> None:
         restore(engine(), run)
 
 
-def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder) -> None:
-    """Planned for steps of a tenth of a second; they take far less, so more of them fit, and plan.json says so."""
+def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planned for steps of a tenth of a second; they take a fiftieth, so more of them fit, and plan.json says so."""
+    now = 0.0
+
+    class Watch:
+        def __init__(self) -> None:
+            self.start = now
+
+        @property
+        def seconds(self) -> float:
+            return now - self.start
+
+    class Paced(Noise):
+        def stream(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+            nonlocal now
+            for drawn in super().stream(first):
+                now += 0.02
+                yield drawn
+
+    monkeypatch.setattr("keepmap.training.loop.Stopwatch", Watch)
     plan = replace(PLAN, steps=20, seconds=4.0, step_seconds=0.1, validate_every=5, learning_rate=1e-4)
     plan = replace(plan, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
-    at = fit(engine(), plan, Noise(), lambda: scores(0.5), run, Silent())
+    at = fit(engine(), plan, Paced(), lambda: scores(0.5), run, Silent())
     rows = json.loads(run.plan_file.read_text())
     assert 3 <= rows["replanned_at"]["value"] <= 20
     assert "counted anew at step" in rows["steps"]["because"]
-    assert rows["steps"]["value"] > 20
-    assert at.step > 20
+    assert rows["steps"]["value"] > 100
+    assert at.step > 100
     assert at.seconds < 4.0
 
 

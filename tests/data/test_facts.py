@@ -65,6 +65,15 @@ def test_equal_images_have_one_digest_and_plain_ones_none(tmp_path: Path) -> Non
     assert facts_of(tmp_path, "e.png", np.full((30, 40), 7, np.uint8), mask).digest == ""
 
 
+def test_an_image_of_two_colours_has_a_digest_wherever_its_bands_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepmap.data.facts._BAND", 24)
+    image = np.zeros((8, 12), np.uint8)
+    image[4:] = 9
+    assert facts_of(tmp_path, "a.png", image, np.zeros((8, 12))).digest
+
+
 def test_a_pair_of_which_nothing_was_measured_counts_nothing(tmp_path: Path) -> None:
     extra = [(42113, "s", 0, "7", True)]
     tifffile.imwrite(tmp_path / "x.tif", np.full((9, 12), 7, np.uint8), photometric="minisblack", extratags=extra)

@@ -153,6 +153,13 @@ def test_a_smoothed_coloured_mask_is_named(tmp_path: Path) -> None:
     assert "rgb 255,0,0" in finding.expected
 
 
+def test_one_mask_with_hundreds_of_values_is_to_blame(data: Path) -> None:
+    add(data, "b", np.arange(2400).reshape(40, 60) * 7 % 108 * 2 + 1)
+    finding = only(check(data))
+    assert finding.summary.endswith("masks/b.png contains 108 values that are no labels.")
+    assert finding.expected == "0 background, 255 foreground"
+
+
 def test_a_photograph_is_no_mask(data: Path) -> None:
     add(data, "b", np.zeros((30, 40)))
     Image.fromarray(RNG.integers(0, 256, (30, 40, 3), dtype=np.uint8)).save(data / "masks" / "b.png")

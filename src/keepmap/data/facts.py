@@ -72,6 +72,7 @@ def measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], readin
     channels, height, width = source.shape
     values, places_of = _compact(mask)
     pixels_hash, plain = hashlib.blake2b(repr(source.shape).encode(), digest_size=16), True
+    first = None  # pixel of the image, to tell one of a single colour
     sums, squares = np.zeros(channels), np.zeros(channels)
     counts, rows_sum, light = (np.zeros(len(values)) for _ in range(3))
     low, high = (np.inf, -np.inf) if source.dtype.kind == "f" else (0.0, float(np.iinfo(source.dtype).max))
@@ -89,7 +90,8 @@ def measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], readin
             low, high = float(measured.min(initial=low)), float(measured.max(initial=high))
         samples = np.ascontiguousarray(band).reshape(channels, -1)
         pixels_hash.update(samples.data)
-        plain = plain and bool((samples == samples[:, :1]).all())
+        first = samples[:, :1] if first is None else first
+        plain = plain and bool((samples == first).all())
         pixels = samples.astype(np.float64)
         sums += pixels.sum(axis=1)
         squares += np.einsum("cp,cp->c", pixels, pixels)

@@ -15,6 +15,7 @@ from keepmap.errors import (
     Interrupted,
     KeepmapError,
     TrainingError,
+    first_few,
     nearest,
 )
 
@@ -78,3 +79,16 @@ def test_nearest(name: str, hint: str) -> None:
 
 def test_nearest_takes_any_iterable_once() -> None:
     assert nearest("x", iter(["alpha", "beta"])) == "one of alpha, beta"
+
+
+@pytest.mark.parametrize(
+    ("count", "separator", "shown"),
+    [
+        (0, ", ", ""),
+        (5, ", ", "0, 1, 2, 3, 4"),
+        (6, ", ", "0, 1, 2, 3, 4 and 1 more"),
+        (9, "\n", "0\n1\n2\n3\n4\nand 4 more"),
+    ],
+)
+def test_first_few(count: int, separator: str, shown: str) -> None:
+    assert first_few([str(i) for i in range(count)], separator) == shown

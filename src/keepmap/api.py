@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from keepmap.config import from_arguments
-from keepmap.data.classes import read_classes
+from keepmap.data.classes import named_classes
 from keepmap.data.convert import Conversion, Reading, convert_annotations
 from keepmap.data.drawn import draw_dataset
 from keepmap.data.scan import DataReport, scan
@@ -86,7 +86,7 @@ def check(
 ) -> DataReport:
     """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files."""
     options = from_arguments(CheckOptions, locals())
-    names = read_classes(Path(options.classes)) if options.classes else None
+    names = named_classes(options.classes)
     return scan(
         Path(images), Path(masks), class_names=names, ignore=options.ignore, instances=options.instances,
         reading=options, progress=progress or Silent(),
@@ -112,7 +112,7 @@ def convert(
     OutputError.
     """
     options = from_arguments(ConvertOptions, locals())
-    names = read_classes(Path(options.classes)) if options.classes else None
+    names = named_classes(options.classes)
     reading = Reading(names, options.ignore, options.instances, options)
     folder = Path(options.images) if options.images else None
     return convert_annotations(Path(source), Path(out), images=folder, reading=reading, progress=progress or Silent())
@@ -272,7 +272,7 @@ def evaluate(
     """
     options = from_arguments(EvaluateOptions, locals())
     show = progress or Silent()
-    names = read_classes(Path(options.classes)) if options.classes else None
+    names = named_classes(options.classes)
     if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
         raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:

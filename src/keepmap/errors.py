@@ -20,7 +20,9 @@ Knows nothing of images, networks or the command line, except the exit code each
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+
+_SHOWN = 5
 
 
 class KeepmapError(Exception):
@@ -113,3 +115,10 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     if close:
         return f"did you mean {close[0]}?"
     return "one of " + ", ".join(names)
+
+
+def first_few(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first five of `texts` joined by `separator`, and how many more there are."""
+    more = len(texts) - _SHOWN
+    gap = "\n" if separator == "\n" else " "
+    return separator.join(texts[:_SHOWN]) + (f"{gap}and {more} more" if more > 0 else "")

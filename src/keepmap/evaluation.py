@@ -18,13 +18,11 @@ from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import declared_nodata, read_mask
 from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, pair_folders, relative_stem
 from keepmap.data.samples import unmeasured
-from keepmap.errors import DataError
+from keepmap.errors import DataError, first_few
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Progress, Silent
-
-_SHOWN = 5
 
 
 def evaluate_run(
@@ -122,7 +120,7 @@ def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
     if missing:
         raise DataError(
             f"{len(missing)} of {len(files)} masks in {masks} have no prediction in {predictions}.",
-            found=_first(missing),
+            found=first_few(missing),
             expected="one prediction of the same relative stem for each mask",
             do="predict these images too, or take their masks out",
         )
@@ -155,8 +153,7 @@ def _raise_errors(findings: Sequence[Finding]) -> None:
     if errors:
         raise DataError(
             f"{len(errors)} files cannot be used.",
-            found="\n".join(finding.summary for finding in errors[:_SHOWN])
-            + (f"\nand {len(errors) - _SHOWN} more" if len(errors) > _SHOWN else ""),
+            found=first_few([finding.summary for finding in errors], "\n"),
             expected="one mask for each image, PNG, JPEG or TIFF",
             do="keepmap check IMAGES MASKS shows them all",
         )
@@ -187,8 +184,3 @@ def _decided(pair: Pair, prediction: Array, truth: Array, labels: LabelSet) -> N
             expected=labels.describe(),
             do="predict a class for every pixel; or pass --ignore none, if the value is a class",
         )
-
-
-def _first(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

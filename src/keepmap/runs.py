@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json, write_text
 from keepmap.data.labels import LabelSet
-from keepmap.errors import OptionError, OutputError, RunError
+from keepmap.errors import OptionError, OutputError, RunError, first_few
 from keepmap.networks.candidate import Segmenter, candidate
 from keepmap.networks.catalogue import build_network
 
@@ -262,4 +262,4 @@ def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     unknown = [name for name in found if name not in expected]
     reshaped = [n for n in expected if n in found and found[n].shape != expected[n].shape]
     kinds = (("missing", missing), ("not of this network", unknown), ("of another shape", reshaped))
-    return "; ".join(f"{len(names)} {kind}: {', '.join(names[:5])}" for kind, names in kinds if names)
+    return "; ".join(f"{len(names)} {kind}: {first_few(names)}" for kind, names in kinds if names)

@@ -109,7 +109,7 @@ def test_found_groups_stay_whole_and_are_named(seed: int) -> None:
     assert len(division.validation) == 6
     assert {division.groups[s] for s in division.train}.isdisjoint(division.groups[s] for s in division.validation)
     assert division.remarks == (
-        "groups  10 found by what stands before the last number of the name (img0, img1, img2, ...), "
+        "groups  10 found by what stands before the last number of the name (img0, img1, img2, img3, img4 and 5 more), "
         "whole groups are held out",
     )
 

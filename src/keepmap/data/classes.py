@@ -24,6 +24,11 @@ class ClassNames:
     values: tuple[int, ...] | None = None
 
 
+def named_classes(file: str | None) -> ClassNames | None:
+    """What --classes says: the classes in the file that it names, if any. Raises as `read_classes`."""
+    return read_classes(Path(file)) if file else None
+
+
 def read_classes(path: Path) -> ClassNames:
     """The classes in a text file, told apart by what is in it: names, or a table with lines NAME,ID or NAME,R,G,B.
 

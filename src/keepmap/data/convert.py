@@ -30,12 +30,11 @@ from keepmap.data.masks import read_mask
 from keepmap.data.pairing import CLASS_FILE, list_images, relative_stem
 from keepmap.data.regions import Drawing, paint
 from keepmap.data.scan import DataReport, scan
-from keepmap.errors import DataError, OptionError, OutputError
+from keepmap.errors import DataError, OptionError, OutputError, first_few
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Progress
 
 _GROUND = "background"
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ def convert_annotations(
     if disputed:
         findings.append(Finding(
             "warning", str(source), f"Objects of different classes overlap in {len(disputed)} masks.",
-            f"{sum(disputed.values())} px, in {_first(list(disputed))}", "",
+            f"{sum(disputed.values())} px, in {first_few(list(disputed))}", "",
             "the later object in the file has them; correct the annotation where that is wrong",
         ))  # fmt: skip
     return Conversion(out, out / CLASS_FILE, names, ignore if ignored else None, len(jobs), kind, tuple(findings))
@@ -125,7 +124,7 @@ def _read_json(path: Path) -> Mapping[str, Any]:
         raise DataError(f"{path} cannot be read as JSON.", found=str(error), expected="COCO or labelme") from error
     if isinstance(content, dict) and (isinstance(content.get("shapes"), list) or "annotations" in content):
         return content
-    found = ", ".join(map(str, list(content)[:_SHOWN])) if isinstance(content, dict) else type(content).__name__
+    found = first_few([str(key) for key in content]) if isinstance(content, dict) else type(content).__name__
     raise DataError(
         f"{path} is neither a COCO nor a labelme file.", found=f"the entries {found}",
         expected="images, categories and annotations, or shapes",
@@ -171,7 +170,7 @@ def _class_ids(found: tuple[str, ...], given: ClassNames | None) -> tuple[str, .
     unknown = [name for name in found if name not in given.names]
     if unknown:
         raise DataError(
-            f"--classes does not list {unknown[0]}.", found=_first(unknown), expected=", ".join(given.names),
+            f"--classes does not list {unknown[0]}.", found=first_few(unknown), expected=", ".join(given.names),
             do="add it; the first name is for what has no annotation",
         )
     return given.names
@@ -211,7 +210,7 @@ def _with_images(
     for names, what in ((missing, f"images of {source} are not in {folder} and are left out"),
                         (alone, f"images in {folder} are not in {source} and get no mask")):  # fmt: skip
         if names:
-            findings.append(Finding("warning", str(folder), f"{len(names)} {what}.", _first(names)))
+            findings.append(Finding("warning", str(folder), f"{len(names)} {what}.", first_few(names)))
     return kept
 
 
@@ -304,10 +303,6 @@ def _write_names(path: Path, names: Sequence[str]) -> None:
         if read_classes(path) == ClassNames(tuple(names)):
             return
     raise DataError(
-        "The class names do not fit a list of one name a line.", found=_first(names),
+        "The class names do not fit a list of one name a line.", found=first_few(names),
         expected="different names, none empty and none that ends like a table: NAME,ID", do="rename the classes",
     )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + f" and {len(names) - _SHOWN} more" * (len(names) > _SHOWN)

@@ -12,14 +12,13 @@ from collections.abc import Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
 
-from keepmap.errors import DataError, OptionError, nearest
+from keepmap.errors import DataError, OptionError, first_few, nearest
 
 WORDS = ("found", "folder", "none")
 """What --group-by takes besides a regular expression and a CSV file."""
 
 _PART = r"tile|patch|crop|frame|window|slice|row|col|x|y|z"
 _LAST_NUMBER = re.compile(rf"(.+?)(?:[\W_]+(?:(?P<part>{_PART})[\W_]*)?|(?<=\D))\d+", re.IGNORECASE)
-_SHOWN = 3
 
 
 def check_rule(rule: str) -> None:
@@ -64,7 +63,7 @@ def group_stems(stems: Sequence[str], rule: str) -> dict[str, str]:
     if missing:
         raise DataError(
             f"--group-by {rule} gives no group to {len(missing)} of {len(stems)} images.",
-            found=", ".join(missing[:_SHOWN]) + " ..." * (len(missing) > _SHOWN), expected="a group for each stem",
+            found=first_few(missing), expected="a group for each stem",
         )
     return {stem: group for stem, group in groups.items() if group is not None}
 

@@ -25,11 +25,10 @@ from keepmap.data.labels import LabelSet, describe_counts, unknown_values
 from keepmap.data.masks import read_mask
 from keepmap.data.pairing import Pair, pair_folders
 from keepmap.data.values import LARGEST_VALUE, is_coloured
-from keepmap.errors import DataError, InputError
+from keepmap.errors import DataError, InputError, first_few
 from keepmap.options import ImageOptions
 from keepmap.protocols import Progress
 
-_SHOWN = 5
 _ONE_BY_ONE = 50  # stray values that are left out one after the other; beyond, all of equal rarity at once
 _MOST_COLOURS = 256  # of one mask; with more it is a picture
 
@@ -61,12 +60,10 @@ class DataReport:
         if len(errors) == 1:
             raise errors[0].to_error()
         if errors:
-            shown = "\n".join(str(finding) for finding in errors[:_SHOWN])
-            others = len(errors) - _SHOWN
-            more = f"\nand {others} other error{'s' * (others > 1)}." if others > 0 else ""
+            shown = first_few([str(finding) for finding in errors], "\n")
             raise DataError(
-                f"The data cannot be used, {len(errors)} errors.\n{shown}{more}",
-                do=f"keepmap check {self.images} {self.masks} lists them all" if more else "",
+                f"The data cannot be used, {len(errors)} errors.\n{shown}",
+                do=f"keepmap check {self.images} {self.masks} lists them all",
             )
 
 

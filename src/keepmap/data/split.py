@@ -12,13 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from keepmap.data.groups import group_stems, join_equal
-from keepmap.errors import DataError, OptionError, nearest
+from keepmap.errors import DataError, OptionError, first_few, nearest
 
 _LEAST_FOUND = 4
 """Fewer groups that were merely found are not held together: one of them would be most of what is held out."""
 _MOST_FOUND = 0.25
 """Share of the images that groups which were merely found may hold out."""
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -65,7 +64,7 @@ def divide(
         used = "none"
     elif rule == "found":
         shared = sorted({group for group, size in Counter(named.values()).items() if size > 1})
-        start = f"groups  {len(shared)} found by what stands before the last number of the name ({_first(shared)})"
+        start = f"groups  {len(shared)} found by what stands before the last number of the name ({first_few(shared)})"
         if why := _unfit(named, digests, classes, seed, share):
             remarks.append(f"{start} and not used: {why}; --group-by with a regular expression insists")
             named, used = group_stems(stems, "none"), "none"
@@ -195,7 +194,3 @@ def _require_unparted(
                 found=f"{two.stem} held out, {one.stem} not", expected="both on one side, or the scores are too good",
                 do="name both, or neither, or remove one of them",
             )
-
-
-def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + ", ..." * (len(names) > _SHOWN)

@@ -22,7 +22,7 @@ from keepmap.data.overlay import draw_overlay
 from keepmap.data.pairing import list_images
 from keepmap.data.sinks import open_probabilities, open_sink, write_array, write_picture
 from keepmap.data.zarr_image import is_zarr_folder
-from keepmap.errors import DataError, InputError, OutputError
+from keepmap.errors import DataError, InputError, OutputError, first_few
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
 from keepmap.options import ImageOptions
 from keepmap.protocols import Progress, Silent, Tracker
@@ -30,7 +30,6 @@ from keepmap.protocols import Progress, Silent, Tracker
 _WRITTEN = {headers.TIFF: ".tif", headers.NPY: ".tif", headers.ZARR: ".zarr"}
 """Kind of an image -> suffix of its mask; that of all others, which are decoded whole, is .png."""
 
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -227,10 +226,8 @@ def _failed(failures: Sequence[Failure], total: int) -> InputError:
     """The error for the inputs that could not be predicted: the only one as it is, several as a list."""
     if total == 1:
         return failures[0].error
-    lines = [failure.error.summary for failure in failures[:_SHOWN]]
-    more = len(failures) - _SHOWN
     return DataError(
         f"{len(failures)} of {total} images could not be predicted; the others are done.",
-        found="\n".join([*lines, *([f"and {more} more"] if more > 0 else [])]),
+        found=first_few([failure.error.summary for failure in failures], "\n"),
         do="mend or remove these files and predict them again",
     )

@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from keepmap.errors import ContractError
+from keepmap.errors import ContractError, first_few
 from keepmap.networks.candidate import Candidate, Segmenter, attempt, candidate, same
 from keepmap.networks.reach import INPUT_NORMS, NORMS
 
@@ -124,7 +124,7 @@ def has_gradients(network: Candidate) -> None:
     if bad:
         raise ContractError(
             f"{len(bad)} of {len(trained)} trainable parameters get no proper gradient.", clause="gradients",
-            found="\n".join([f"{name}: {complaint}" for name, complaint in bad.items()][:5]),
+            found=first_few([f"{name}: {complaint}" for name, complaint in bad.items()], "\n"),
             expected="after one step a finite gradient that is not zero throughout",
             do="use the parameter in forward, or call requires_grad_(False) on it",
         )  # fmt: skip

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from keepmap import external
-from keepmap.errors import MissingPackage, OptionError
+from keepmap.errors import MissingPackage, OptionError, first_few
 from keepmap.networks.channelwise import ChannelLinear, ChannelNorm
 from keepmap.networks.layers import (
     ACTIVATION,
@@ -42,7 +42,6 @@ _ANY_LAYOUT = (*_ACTIVATIONS, nn.Identity, nn.Dropout)
 _AS_THEY_ARE = (*_ANY_LAYOUT, NORM[2], POOL[2], AVERAGE[2], PAD[2])
 _LAST, _FIRST = (0, 2, 3, 1), (0, 3, 1, 2)
 """Orders of axes by which a network moves its channels to the end, and back."""
-_SHOWN = 5
 _FEWEST_MAPS = 3
 
 
@@ -359,11 +358,9 @@ def _place(node: fx.Node) -> str:
 
 
 def _refused(name: str, found: list[str]) -> OptionError:
-    found = list(dict.fromkeys(found))
-    more = f" and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
     return OptionError(
         f"{PREFIX}{name} cannot be an encoder here.",
-        found=", ".join(found[:_SHOWN]) + more,
+        found=first_few(list(dict.fromkeys(found))),
         expected="convolutions padded by fixed numbers of pixels, batch, layer or group norms, poolings, "
         "squeeze-excitation, and maps each at twice the stride of the one before",
         do=f"choose a convolutional network, such as {PREFIX}resnet50, {PREFIX}convnext_tiny, {PREFIX}efficientnet_b0",

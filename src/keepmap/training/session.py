@@ -17,7 +17,7 @@ from torch import nn
 from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
-from keepmap.data.classes import ClassNames, read_classes
+from keepmap.data.classes import ClassNames, named_classes
 from keepmap.data.facts import FileFacts
 from keepmap.data.groups import check_rule
 from keepmap.data.labels import LabelSet
@@ -25,7 +25,7 @@ from keepmap.data.sampling import Sampler
 from keepmap.data.scan import scan
 from keepmap.data.split import Candidate, Division, divide
 from keepmap.data.store import SampleStore
-from keepmap.errors import DataError, OptionError, RunError, nearest
+from keepmap.errors import DataError, OptionError, RunError, first_few, nearest
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import NETWORKS, build_network, is_listed, network_config
 from keepmap.networks.encoders import check_encoder
@@ -54,7 +54,6 @@ _MARGIN = 8.0
 """Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
 _LEAST_SECONDS = 10.0
 _HELD_OUT = 0.1
-_NAMES_SHOWN = 5
 _MEMORY = 0.7
 """Share of the free memory that a step may take."""
 _RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096))
@@ -95,7 +94,7 @@ def begin(
     device = _checked(options)
     own = None if given is None else adopt(given, options)
     run.check_free()
-    names = read_classes(Path(options.classes)) if options.classes else None
+    names = named_classes(options.classes)
     facts, labels = _read(images, masks, names, options, progress)
     division = _divide(facts, labels, options, progress)
     parts = _parts(facts, labels, division)
@@ -310,15 +309,11 @@ def _begin_from(source: RunFolder, network: nn.Module, progress: Progress) -> No
     missing = len([name for name in rest if name in network.state_dict()])
     if missing == own:
         raise OptionError(
-            f"--init {source.path} has nothing that this network could start from.", found=_shortened(rest),
+            f"--init {source.path} has nothing that this network could start from.", found=first_few(rest),
             expected="a RUN of the same family",
         )  # fmt: skip
-    others = f"; not: {_shortened(rest)}" if rest else ""
+    others = f"; not: {first_few(rest)}" if rest else ""
     progress.say(f"init    {own - missing} of {own} tensors from {source.path}{others}")
-
-
-def _shortened(names: Sequence[str]) -> str:
-    return ", ".join(names[:_NAMES_SHOWN]) + (f" and {len(names) - _NAMES_SHOWN} more" * (len(names) > _NAMES_SHOWN))
 
 
 def _say_network(network: str, options: Mapping[str, object], because: str, progress: Progress) -> None:

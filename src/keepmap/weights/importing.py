@@ -16,7 +16,7 @@ from torch import Tensor
 from keepmap import __version__
 from keepmap.data.classes import read_classes
 from keepmap.data.labels import LabelSet, default_colours
-from keepmap.errors import OptionError, nearest
+from keepmap.errors import OptionError, first_few, nearest
 from keepmap.networks.catalogue import build_network, network_recipe
 from keepmap.networks.network import Network
 from keepmap.options import ImportOptions
@@ -32,7 +32,6 @@ PUBLISHED = "published"
 DTYPE = "uint8"
 """Of the images that imported networks are for: all sources were trained on 8-bit images."""
 _BUFFERS = ("mean", "std")
-_SHOWN = 5
 
 
 def import_file(file: str, source: str, run: RunFolder, options: ImportOptions, progress: Progress) -> None:
@@ -56,8 +55,7 @@ def import_file(file: str, source: str, run: RunFolder, options: ImportOptions, 
     write_tensors(run.model_file, network.state_dict(), source=source, file=path.name)
     run.write_config(RunConfig(name, fields, network.channels, DTYPE, labels, __version__))
     progress.say(f"network {name}, {network.channels} channels of {DTYPE}, from {path.name}")
-    shown = ", ".join(labels.names[:_SHOWN]) + (", ..." if labels.count > _SHOWN else "")
-    progress.say(f"classes {labels.count}: {shown}; label values {labels.values[0]} to {labels.values[-1]}")
+    progress.say(f"classes {labels.count}: {first_few(labels.names)}; values {labels.values[0]} to {labels.values[-1]}")
     progress.say(f"values  minus {_rounded(network.mean)}, divided by {_rounded(network.std)}")
 
 

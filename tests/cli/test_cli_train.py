@@ -64,7 +64,7 @@ def test_the_staged_training_of_the_paper(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """FCN-32s, then 16s from its weights, then 8s from those, at tiny widths and one step each."""
-    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1.0, 1))
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
     draw_dataset(tmp_path, count=3, seed=0)
     words = [str(tmp_path / "images"), str(tmp_path / "masks"), "--model", "fcn_vgg16", "--steps", "1"]
     words += ["--crop", "32", "--batch", "2", "--precision", "float32", "--set", "widths=2,2,2,2,2"]

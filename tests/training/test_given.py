@@ -249,7 +249,7 @@ def test_interrupted_and_continued_with_a_new_object_equals_uninterrupted(
         return real(self, *arguments)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
-        patch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1.0, 1))
+        patch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
         patch.setattr(loop.Engine, "step", step)
         _, position = begin(*folders, parts, OPTIONS, Silent(), tiny())
     assert position.step == 1

@@ -49,7 +49,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network, and steps that cost the same wherever a validation is planned by their cost."""
     monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
-    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1.0, 1))
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
@@ -184,8 +184,8 @@ def test_a_changed_data_set_is_refused(folders: tuple[Path, Path], tmp_path: Pat
 def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The plan believes that a step costs nothing; the deadline stops it all the same."""
     run = RunFolder(tmp_path / "run")
-    monkeypatch.setattr("keepmap.training.session.measure_step", lambda *_, **__: Cost(1e-5, 1))
-    monkeypatch.setattr("keepmap.training.session._LEAST_SECONDS", 1.0)
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1e-5, 1))
+    monkeypatch.setattr("keepmap.training.wanted._LEAST_SECONDS", 1.0)
     options = TrainOptions(model="unet", time="10s", crop=64, batch=2, device="cpu")
     plan, position = begin(*folders, run, options, Silent())
     assert plan.seconds is not None and plan.seconds < 3

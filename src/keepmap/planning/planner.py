@@ -90,11 +90,18 @@ class Choice:
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
     """The network that the options name, or for auto the best that the data and the weights at hand allow."""
     choice = _choose(figures, wanted, here)
-    if not wanted.checkpointing:
-        return choice
-    return replace(
-        choice, options={**choice.options, "checkpointing": True}, because=f"{choice.because}; --checkpointing"
-    )
+    options, because = dict(choice.options), choice.because
+    if wanted.checkpointing:
+        options["checkpointing"] = True
+        because += "; --checkpointing"
+    for name, value in (wanted.set or {}).items():
+        options[name] = value
+        because += f", --set {name}={_as_typed(value)}"
+    return replace(choice, options=options, because=because)
+
+
+def _as_typed(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:

@@ -1,0 +1,208 @@
+"""From two folders and options to a network and its plan: what is read, held out, built and measured before a training.
+
+Writes nothing and takes no step of the training itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from keepmap import __version__
+from keepmap.data.classes import ClassNames, named_classes
+from keepmap.data.facts import FileFacts
+from keepmap.data.labels import LabelSet
+from keepmap.data.scan import scan
+from keepmap.data.split import Candidate, Division, divide
+from keepmap.errors import DataError, OptionError, first_few
+from keepmap.networks.candidate import Segmenter
+from keepmap.networks.catalogue import build_network, is_listed
+from keepmap.networks.network import Network
+from keepmap.options import TrainOptions
+from keepmap.planning.fingerprint import Fingerprint, fingerprint
+from keepmap.planning.plan import Plan
+from keepmap.planning.planner import START_WORDS, Choice, Offer, Situation, choose_network, make_plan
+from keepmap.protocols import Progress
+from keepmap.resources import Stopwatch, free_memory, resolve_precision, use_cpu
+from keepmap.runs import RunConfig, RunFolder
+from keepmap.training.given import adopt, choose_given
+from keepmap.training.measure import measure_step
+from keepmap.training.wanted import MARGIN, budget_of, checked
+from keepmap.weights.imagenet import at_hand, begin_from_imagenet, how_to_get
+from keepmap.weights.published import IMAGENET
+
+_HELD_OUT = 0.1
+_MEMORY = 0.7
+"""Share of the free memory that a step may take."""
+_MEASURING = 0.03
+"""Share of the time that measuring one setting may take."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """What split.json holds: the folders, the options of the training, the stems of both parts and their groups."""
+
+    images: str
+    masks: str
+    options: TrainOptions
+    train: tuple[str, ...]
+    validation: tuple[str, ...]
+    rule: str = "none"
+    groups: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The facts of the training images and of the held-out ones."""
+
+    train: tuple[FileFacts, ...]
+    validation: tuple[FileFacts, ...]
+    labels: LabelSet
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a training begins with. network: a module with its first weights; figures: of the training images."""
+
+    network: Any
+    plan: Plan
+    parts: Parts
+    split: Split
+    config: RunConfig
+    figures: Fingerprint
+
+
+def prepare(
+    images: Path, masks: Path, options: TrainOptions, progress: Progress, given: Segmenter | None = None
+) -> Prepared:
+    """Scan, divide, build, measure and plan. Raises all that a training can be refused for.
+
+    given: the network to train a copy of, in place of one that the options or the plan choose.
+    """
+    watch, budget = Stopwatch(), budget_of(options)
+    device = checked(options)
+    own = None if given is None else adopt(given, options)
+    facts, labels = read(images, masks, named_classes(options.classes), options, progress)
+    division = _divide(facts, labels, options, progress)
+    parts = parts_of(facts, labels, division)
+    use_cpu()
+    here = _situation(device, resolve_precision(options.precision, device), parts)
+    if options.init is not None:
+        before = RunFolder(Path(options.init)).read_config()
+        here = replace(here, begun=(before.network, before.options))
+    figures = fingerprint(parts.train, parts.labels)
+    choice, network = _network(own, figures, labels, options, here, progress)
+    say_network(choice.network, choice.options, choice.because, progress)
+    limit = _MEASURING * budget
+    measure = partial(measure_step, network, device=here.device, precision=here.precision, limit=limit)
+    plan = make_plan(
+        choice, figures, options, here, seconds_left=lambda: budget - MARGIN - watch.seconds, measure=measure
+    )
+    config = RunConfig(
+        choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__,
+        foreign=not is_listed(network),
+    )  # fmt: skip
+    where = str(images.resolve()), str(masks.resolve())
+    split = Split(*where, options, division.train, division.validation, division.rule, division.groups)
+    return Prepared(network, plan, parts, split, config, figures)
+
+
+def _network(
+    own: Any, figures: Fingerprint, labels: LabelSet, options: TrainOptions, here: Situation, progress: Progress
+) -> tuple[Choice, Any]:
+    """The network with its first weights, and what the plan says of it."""
+    if own is None:
+        choice = choose_network(figures, options, here)
+        network: Any = _build(choice, figures.channels, labels, options, progress)
+        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
+    else:
+        choice, network = choose_given(own, figures, labels.count), own
+    if options.init is not None:
+        _begin_from(RunFolder(Path(options.init)), network, progress)
+    return choice, network
+
+
+def read(
+    images: Path, masks: Path, names: ClassNames | None, options: TrainOptions, progress: Progress
+) -> tuple[tuple[FileFacts, ...], LabelSet]:
+    """The facts of all pairs and what their label values mean, after every finding was said. Raises DataError."""
+    report = scan(
+        images, masks, class_names=names, ignore=options.ignore, instances=options.instances, reading=options,
+        progress=progress,
+    )  # fmt: skip
+    report.raise_if_failed()
+    labels = report.labels
+    if labels is None:
+        raise DataError(f"{masks} holds no label values.", expected="masks with at least two values")
+    for finding in report.findings:
+        progress.say(f"{finding.severity}: {finding.summary}")
+    progress.say(report.labels_sentence)
+    return report.facts, labels
+
+
+def _divide(facts: Sequence[FileFacts], labels: LabelSet, options: TrainOptions, progress: Progress) -> Division:
+    candidates = [
+        Candidate(f.stem, str(f.image), tuple(v for v in labels.values if f.counts.get(v)), f.digest) for f in facts
+    ]
+    fixed = Path(options.validation) if options.validation else None
+    division = divide(candidates, rule=options.group_by, fixed=fixed, seed=options.seed, share=_HELD_OUT)
+    for remark in division.remarks:
+        progress.say(remark)
+    return division
+
+
+def parts_of(facts: Sequence[FileFacts], labels: LabelSet, split: Division | Split) -> Parts:
+    """`facts` in the two parts of a split, in its order."""
+    by_stem = {fact.stem: fact for fact in facts}
+    return Parts(tuple(by_stem[s] for s in split.train), tuple(by_stem[s] for s in split.validation), labels)
+
+
+def _situation(device: str, precision: str, parts: Parts) -> Situation:
+    offers = (
+        Offer(name, at_hand(name), how_to_get(name), published.mean, published.std)
+        for name, published in IMAGENET.items()
+    )
+    return Situation(
+        device=device,
+        precision=precision,
+        memory=int(_MEMORY * (torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory())),
+        validation_pixels=sum(f.height * f.width for f in parts.validation),
+        offers=tuple(offers),
+    )
+
+
+def _build(choice: Choice, channels: int, labels: LabelSet, options: TrainOptions, progress: Progress) -> Network:
+    """The network as it begins. Raises WeightsError, DownloadError, MissingPackage."""
+    torch.manual_seed(options.seed)
+    network = build_network(choice.network, channels=channels, classes=labels.count, options=choice.options)
+    network.set_normalisation(choice.mean, choice.deviation)
+    if choice.pretrained:
+        file = None if options.weights in START_WORDS else Path(options.weights)
+        begin_from_imagenet(network, choice.encoder, progress, file=file, offline=options.offline)
+    return network
+
+
+def _begin_from(source: RunFolder, network: nn.Module, progress: Progress) -> None:
+    """Load what matches of another RUN, and say what did not. Raises OptionError where nothing matches."""
+    rest = source.load_matching(network)
+    own = len(network.state_dict().keys() - {"mean", "std"})
+    missing = len([name for name in rest if name in network.state_dict()])
+    if missing == own:
+        raise OptionError(
+            f"--init {source.path} has nothing that this network could start from.", found=first_few(rest),
+            expected="a RUN of the same family",
+        )  # fmt: skip
+    others = f"; not: {first_few(rest)}" if rest else ""
+    progress.say(f"init    {own - missing} of {own} tensors from {source.path}{others}")
+
+
+def say_network(network: str, options: Mapping[str, object], because: str, progress: Progress) -> None:
+    """The first line of the plan."""
+    over = f" over {options['encoder']}" if "encoder" in options else ""
+    progress.say(f"network {network}{over}: {because}")

@@ -1,0 +1,30 @@
+"""What a training begins with: planned, built and divided, with nothing written."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from keepmap.data.drawn import draw_dataset
+from keepmap.options import TrainOptions
+from keepmap.planning.plan import Cost
+from keepmap.protocols import Silent
+from keepmap.training.preparing import prepare
+
+
+def test_the_network_is_the_planned_one_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
+    draw_dataset(tmp_path, count=4, seed=0)
+    before = sorted(tmp_path.rglob("*"))
+    options = TrainOptions(
+        model="unet", steps=2, device="cpu", set={"widths": (4, 8)}, classes=str(tmp_path / "classes.txt")
+    )
+    one, other = (prepare(tmp_path / "images", tmp_path / "masks", options, Silent()) for _ in range(2))
+    assert sorted(tmp_path.rglob("*")) == before
+    assert one.plan.options == one.config.options == {"widths": (4, 8)}
+    assert one.plan.mean == tuple(one.network.mean.tolist())
+    stems = [fact.stem for fact in (*one.parts.train, *one.parts.validation)]
+    assert stems == [*one.split.train, *one.split.validation]
+    assert one.plan == other.plan
+    for name, tensor in one.network.state_dict().items():
+        assert torch.equal(tensor, other.network.state_dict()[name]), name

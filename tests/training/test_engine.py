@@ -7,11 +7,14 @@ from dataclasses import dataclass
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from keepmap.errors import OutOfMemory
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.network import Network
 from keepmap.planning.plan import Plan
+from keepmap.training import loss as loss_module
 from keepmap.training.engine import Engine, learning_rate
 from keepmap.training.loss import cross_entropy_dice
 
@@ -73,6 +76,98 @@ def test_a_loss_that_is_no_number_changes_nothing() -> None:
     assert not torch.isfinite(torch.tensor(engine.step(x, y, 1e-2)))
     for name, tensor in engine.network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+class Pointwise(nn.Module):
+    """Two heads without batch statistics; the second, at half the extent, sees other labelled pixels."""
+
+    deep_heads = ((1, 0.75), (2, 0.25))
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Conv2d(1, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.layer(x)
+        return scores
+
+    def forward_deep(self, x: Tensor) -> list[Tensor]:
+        return [self(x), self(x)[:, :, ::2, ::2]]
+
+
+def uneven_batch() -> tuple[Tensor, Tensor]:
+    """Five crops, one without a labelled pixel, one with few."""
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.rand(5, 1, 16, 16, generator=generator), torch.randint(0, 3, (5, 16, 16), generator=generator)
+    y[1], y[3, 2:] = -1, -1
+    return x, y
+
+
+@pytest.mark.parametrize("heads", [Pointwise.deep_heads, ()])
+def test_the_gradient_of_parts_is_that_of_the_whole_batch(
+    heads: tuple[tuple[int, float], ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of cross-entropy; Dice is not additive, its share in the loss is left out here."""
+    monkeypatch.setattr(loss_module, "_dice", lambda *_: torch.zeros(()))
+    monkeypatch.setattr(Pointwise, "deep_heads", heads)
+    found = []
+    for micro in (0, 1, 2, 5, 9):
+        engine = Engine(Pointwise(), device="cpu", precision="float32", weight_decay=0.0)
+        engine.micro = micro
+        value = engine.step(*uneven_batch(), 1e-3)
+        found.append((value, [p.grad for p in engine.network.parameters()]))
+    for value, gradients in found[1:]:
+        assert value == pytest.approx(found[0][0], rel=1e-6)
+        torch.testing.assert_close(gradients, found[0][1], rtol=1e-5, atol=1e-7)
+
+
+def test_dice_of_parts_counts_by_the_crops() -> None:
+    """Parts of two, two and one: the loss is the one that is written down here."""
+    x, y = uneven_batch()
+    engine = Engine(Pointwise(), device="cpu", precision="float32", weight_decay=0.0)
+    engine.heads, engine.micro = (), 2
+    logits, labelled = engine.network(x).detach(), (y >= 0).sum()
+    expected = F.cross_entropy(logits, y, ignore_index=-1)
+    for part in (slice(0, 2), slice(2, 4), slice(4, 5)):
+        z, t = logits[part], y[part]
+        dice = cross_entropy_dice(z, t) - F.cross_entropy(z, t, ignore_index=-1)
+        expected = expected + dice * len(t) / len(y)
+    assert labelled < y.numel()
+    assert engine.step(x, y, 1e-3) == pytest.approx(expected.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("broken", [0, 4])
+def test_one_bad_part_leaves_the_whole_step_out(broken: int) -> None:
+    engine = Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2)
+    engine.micro = 2
+    before = {name: t.clone() for name, t in engine.network.state_dict().items()}
+    x, y = uneven_batch()
+    assert math.isfinite(engine.step(x, y, 0.0))
+    engine.network.load_state_dict(before)
+    x[broken] = float("nan")
+    assert not math.isfinite(engine.step(x, y, 1e-2))
+    for name, tensor in engine.network.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_after_a_lack_of_memory_the_step_is_taken_in_smaller_parts_as_if_nothing_had_been() -> None:
+    engines = [Engine(small_network(), device="cpu", precision="float32", weight_decay=1e-2) for _ in range(2)]
+    count = iter(range(9))
+
+    def run_out(*_: object) -> None:
+        if next(count) == 1:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+    short, other = engines
+    short.network.head.register_forward_pre_hook(run_out)
+    short.micro, other.micro = 4, 2
+    with pytest.raises(OutOfMemory, match="a training step of 4 images"):
+        short.step(*uneven_batch(), 1e-2)
+    short.micro = 2
+    assert short.step(*uneven_batch(), 1e-2) == other.step(*uneven_batch(), 1e-2)
+    for name, tensor in short.state().items():
+        assert torch.equal(tensor, other.state()[name]), name
 
 
 class Spy(nn.Module):

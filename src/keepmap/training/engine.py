@@ -29,6 +29,7 @@ class Engine:
     Where it has `deep_heads`, (stride, weight) of each of the logits that its `forward_deep` returns, it is trained on
     the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
+    micro: crops of one forward and backward pass, to be set at will; 0 for all of a batch at once.
     """
 
     def __init__(self, network: nn.Module, *, device: str, precision: str, weight_decay: float) -> None:
@@ -45,6 +46,7 @@ class Engine:
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
         self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=True)
         self._model, self._stepper = self.fabric.setup(self.network, self.optimiser)
+        self.micro = 0
         self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
         if self.heads:
             self._model.mark_forward_method("forward_deep")
@@ -52,43 +54,57 @@ class Engine:
     def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
         """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
 
-        Where the loss or a gradient is no number it returns NaN or infinity and changes nothing, running statistics
-        included. Raises OutOfMemory, after which weights and statistics may be those of neither step.
+        The gradients of parts of `micro` crops are added up. Cross-entropy counts by the labelled pixels, so that its
+        gradient is that of the whole batch; Dice is each part's own, by the crops. Batch norm sees the parts.
+        Where a loss or a gradient is no number it returns NaN or infinity and changes nothing, running statistics
+        included. Raises OutOfMemory, after which nothing has changed and the step can be taken again in smaller parts,
+        unless it was the optimiser that found no memory for its moments.
         """
+        size = self.micro or len(x)
         with told_by_level(
-            self.network, x.shape, device=str(self.fabric.device), bytes_per_value=self._width, training=True,
+            self.network, x[:size].shape, device=str(self.fabric.device), bytes_per_value=self._width, training=True,
             do=_LESS_MEMORY,
         ):  # fmt: skip
-            return self._step(x, y, learning_rate)
+            return self._step(x, y, size, learning_rate)
 
-    def _step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
+    def _step(self, x: Tensor, y: Tensor, size: int, learning_rate: float) -> float:
         self._model.train()
         before = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate
-        x = self.fabric.to_device(x).contiguous(memory_format=self._layout)
-        loss = self._loss(x, self.fabric.to_device(y))
-        value = float(loss.detach())
+        value = math.nan
+        try:
+            value = self._gradients(x, self.fabric.to_device(y), size)
+        finally:
+            if not math.isfinite(value):
+                with torch.no_grad():
+                    for buffer, old in zip(self.network.buffers(), before, strict=True):
+                        buffer.copy_(old)
         if math.isfinite(value):
-            self.optimiser.zero_grad(set_to_none=True)
-            self.fabric.backward(loss)
-            gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-            if math.isfinite(float(torch.nn.utils.get_total_norm(gradients))):
-                self._stepper.step()
-                return value
-            value = math.nan
-        with torch.no_grad():
-            for buffer, old in zip(self.network.buffers(), before, strict=True):
-                buffer.copy_(old)
+            self._stepper.step()
         return value
 
-    def _loss(self, x: Tensor, y: Tensor) -> Tensor:
+    def _gradients(self, x: Tensor, y: Tensor, size: int) -> float:
+        """The loss, its gradients left in the parameters; NaN or infinity where one of them is no number."""
+        self.optimiser.zero_grad(set_to_none=True)
+        total = 0.0
+        for first in range(0, len(x), size):
+            part = self.fabric.to_device(x[first : first + size]).contiguous(memory_format=self._layout)
+            loss = self._loss(part, y[first : first + size], y)
+            total += float(loss.detach())
+            if not math.isfinite(total):
+                return total
+            self.fabric.backward(loss)
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        return total if math.isfinite(float(torch.nn.utils.get_total_norm(gradients))) else math.nan
+
+    def _loss(self, x: Tensor, y: Tensor, whole: Tensor) -> Tensor:
         """Fabric casts in `forward`; in another method on a single device it does not, marked or not."""
         if not self.heads:
-            return cross_entropy_dice(self._model(x), y)
+            return cross_entropy_dice(self._model(x), y, whole)
         with self.fabric.autocast():
             logits = self._model.forward_deep(x)
-        return loss_of_heads(logits, y, self.heads)
+        return loss_of_heads(logits, y, self.heads, whole)
 
     def state(self) -> dict[str, Tensor]:
         """Weights, buffers and optimiser moments under flat names, on the CPU."""

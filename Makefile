@@ -16,7 +16,7 @@ demo: $(VENV)/.installed
 	$(BIN)/keepmap demo keepmap-demo
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses logical --dist worksteal
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check $(CODE)

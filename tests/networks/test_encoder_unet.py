@@ -76,7 +76,7 @@ def test_fields_that_do_not_go_together_are_refused(options: dict[str, object]) 
         build_network("encoder_unet", channels=3, classes=2, options=options)
 
 
-@pytest.mark.parametrize("widths", [(8, 8, 8, 8), (8, 8, 8, 8, 0), ()])
+@pytest.mark.parametrize("widths", [(8, 8, 8, 8, 8, 8), (8, 8, 8, 8, 0), ()])
 def test_wrong_widths_are_refused(widths: tuple[int, ...]) -> None:
     with pytest.raises(OptionError, match="5 positive numbers"):
         meta(widths=widths)

@@ -29,9 +29,9 @@ class EncoderUNetConfig:
     classes: int = option(2, "classes, background included")
     encoder: str = option("resnet18", "encoder, one of `keepmap models`, or timm:NAME")
     widths: tuple[int, ...] = option(
-        (128, 64, 48, 32, 16), "channels of the decoder's levels, one a halving, deep first"
+        (128, 64, 48, 32, 16), "channels of the decoder's levels, deep first; each doubles, the logits do the rest"
     )
-    stem_skip: bool = option(True, "a skip at stride 1, from a double convolution on the input")
+    stem_skip: bool = option(True, "a skip at stride 1, from a double convolution, where the decoder rises so far")
     up: Up = option("bilinear", "bilinear, nearest: a 1x1 convolution and interpolation; transposed: learnt upsampling")
     narrow: bool = option(True, "upsampling also narrows to the level's width; false: as in imported weights")
     match: Literal["multiple", "resize"] = option(
@@ -49,6 +49,8 @@ class EncoderUNet(Network):
     The skip at stride 1 has half the channels of its level: full resolution is where the time goes, and edges need few.
     Upsampling also narrows to the level's width, so the concatenation is no wider than it must be. A level has no skip
     where the encoder has no feature map of its stride: the first layer of some reduces an image 4 times.
+    A decoder of fewer levels than the encoder halves the image ends at a stride of 2 or more, and its logits are
+    interpolated to the image: full resolution is half of the arithmetic of a light network.
     """
 
     config: EncoderUNetConfig
@@ -59,8 +61,9 @@ class EncoderUNet(Network):
         super().__init__(config, stride=encoder.strides[-1])
         widths = config.widths
         self.encoder = encoder
-        stem = max(1, widths[-1] // 2) if config.stem_skip else 0
-        self.stem = DoubleConv(config.channels, stem) if config.stem_skip else None
+        rest = self.stride >> len(widths)
+        stem = max(1, widths[-1] // 2) if config.stem_skip and rest == 1 else 0
+        self.stem = DoubleConv(config.channels, stem) if stem else None
         maps = {1: stem, **dict(zip(encoder.strides, encoder.widths, strict=True))}
         skips = [maps.get(self.stride >> level, 0) for level in range(1, len(widths) + 1)]
         self.joined = tuple(skip > 0 for skip in skips)
@@ -71,6 +74,7 @@ class EncoderUNet(Network):
         levels = zip(lifted, skips, widths, strict=True)
         self.merge = nn.ModuleList(DoubleConv(inputs + skip, width) for inputs, skip, width in levels)
         self.head = score(widths[-1], config.classes, config.head_kernel)
+        self.enlarge = Upsample(rest) if rest > 1 else None
 
     def core(self, x: Tensor) -> Tensor:
         """Padded values (N, C, *S) -> logits (N, K, *S)."""
@@ -82,7 +86,7 @@ class EncoderUNet(Network):
             values = [skips.pop(), *([skips.pop()] if joined else finest)]
             skips.append(recomputed(self, partial(self._rise, index), values))
         logits: Tensor = self.head(skips.pop())
-        return logits
+        return logits if self.enlarge is None else self.enlarge(logits)
 
     def _rise(self, index: int, values: list[Tensor]) -> Tensor:
         """The value of a level on the way up, of the one below it and of its skip, if any; both leave the list.
@@ -117,9 +121,11 @@ def _upsampling(config: EncoderUNetConfig, inputs: int, outputs: int) -> nn.Modu
 def _check(config: EncoderUNetConfig, encoder: Encoder) -> None:
     """Raise OptionError where the fields do not go together."""
     levels = encoder.strides[-1].bit_length() - 1
-    if len(config.widths) != levels or min(config.widths) < 1:
+    least = levels if config.match == "resize" else 1
+    if not least <= len(config.widths) <= levels or min(config.widths) < 1:
+        several = f"{levels}" if least == levels else f"{least} to {levels}"
         raise OptionError(
-            f"widths of encoder_unet must be {levels} positive numbers over {config.encoder}.",
+            f"widths of encoder_unet must be {several} positive numbers over {config.encoder}.",
             found=str(list(config.widths)),
             expected="such as 128, 64, 48, 32, 16",
         )

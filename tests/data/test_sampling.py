@@ -1,9 +1,15 @@
-"""Sampling is a function of (seed, step, i): every image once an epoch, and no state."""
+"""Sampling is a function of (seed, step, i): every image once an epoch, a stated share around a class, and no state."""
 
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepmap.data.sampling import Sampler
+from keepmap.data.labels import LabelSet, default_colours
+from keepmap.data.sampling import Sampler, rare_first
 
 small = st.integers(1, 20)
 
@@ -31,3 +37,54 @@ def test_the_random_numbers_depend_on_seed_step_and_place_only() -> None:
     assert len(set(draws.values())) == 20
     assert draws[3, 2] == Sampler(99, 4, 7).generator(3, 2).random()
     assert draws[3, 2] != Sampler(10, 4, 8).generator(3, 2).random()
+
+
+# Crops around a class.
+
+LABELS = LabelSet((0, 7, 9, 12), ("ground", "many", "few", "none"), None, default_colours(4))
+COUNTS = [{0: 900, 7: 100}, {0: 1000}, {0: 980, 7: 10, 9: 10}, {7: 500, 0: 500}, {0: 990, 9: 10}]
+FACTS = [SimpleNamespace(counts=counts) for counts in COUNTS]
+
+
+@given(rate=st.floats(0.01, 0.95), batch=small, seed=st.integers(0, 3))
+@settings(deadline=None, max_examples=20)
+def test_the_stated_share_is_exact_and_every_image_still_comes(rate: float, batch: int, seed: int) -> None:
+    sampler = Sampler(5, batch, seed, rare_first(FACTS, LABELS, rate=rate))  # type: ignore[arg-type]
+    places = [divmod(n, batch) for n in range(120)]
+    drawn = [(sampler.image(*place), sampler.wanted(*place)) for place in places]
+    for n in range(1, 121):
+        assert abs(sum(wanted is not None for _, wanted in drawn[:n]) - rate * n) < 1
+    others = [image for image, wanted in drawn if wanted is None]
+    epochs = [sorted(others[start : start + 5]) for start in range(0, len(others) - 4, 5)]
+    assert epochs == [[0, 1, 2, 3, 4]] * len(epochs)
+    again = Sampler(5, batch, seed, sampler.focus)
+    assert [(again.image(*place), again.wanted(*place)) for place in reversed(places)] == drawn[::-1]
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5, 1.0])
+def test_classes_come_with_their_chances_in_images_that_have_them(power: float) -> None:
+    focus = rare_first(FACTS, LABELS, rate=0.5, power=power)  # type: ignore[arg-type]
+    assert focus is not None
+    weights = [4370**-power, 610**-power, 20**-power, 0]
+    expected = [weight / sum(weights) for weight in weights]
+    np.testing.assert_allclose(focus.chances, expected)
+    sampler, count = Sampler(5, 4, 1, focus), Counter[tuple[int, int]]()
+    for n in range(3000):
+        wanted = sampler.wanted(*divmod(n, 4))
+        if wanted is not None:
+            count[wanted, sampler.image(*divmod(n, 4))] += 1
+    assert count.total() == 1500
+    assert all(LABELS.values[wanted] in COUNTS[image] for wanted, image in count)
+    for wanted, chance in enumerate(expected):
+        found = sum(n for (one, _), n in count.items() if one == wanted)
+        assert abs(found - 1500 * chance) <= 4 * (1500 * chance * (1 - chance)) ** 0.5
+    few = [count[2, image] for image in (2, 4)]
+    assert abs(few[0] - few[1]) < 4 * sum(few) ** 0.5
+
+
+def test_what_cannot_be_focused_on() -> None:
+    assert rare_first(FACTS, LABELS, rate=0.0) is None  # type: ignore[arg-type]
+    assert rare_first([SimpleNamespace(counts={})], LABELS, rate=0.5) is None  # type: ignore[list-item]
+    for rate in (-0.1, 1.0):
+        with pytest.raises(ValueError, match="below 1"):
+            rare_first(FACTS, LABELS, rate=rate)  # type: ignore[arg-type]

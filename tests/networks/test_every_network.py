@@ -53,6 +53,7 @@ CASES |= {
     "unet resize": ("unet", {"widths": (4, 6, 8), "match": "resize", "up": "nearest"}),
     "unet aligned": ("unet", {"widths": (4, 6, 8, 8), "match": "pad", "up": "aligned"}),
     "encoder_unet nearest": ("encoder_unet", {"widths": NARROW, "up": "nearest"}),
+    "encoder_unet to stride 4": ("encoder_unet", {"widths": (12, 10, 8)}),
     "fcn with a kept classifier": ("fcn", {"classifier": "kept", "skips": 1}),
     "encoder_unet resize": (
         "encoder_unet",

@@ -20,6 +20,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if worker and hasattr(os, "sched_setaffinity"):
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[int(worker) % len(cores)]})
+        torch.set_num_threads(1)  # it counted the cores when it was imported
 
 
 @pytest.fixture(scope="session")

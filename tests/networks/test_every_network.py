@@ -62,7 +62,7 @@ CASES |= {
 }
 NOT_LOCAL = {"unet instance", "unet group", "unet context", "unet resize", "unet aligned"}
 CHANNELS, CLASSES = 2, 3
-FAMILIES = ("unet", "encoder_unet lite0", "fcn-8s lite0", "paper 8s at once", "dilated", "unet2015")
+FAMILIES = ("unet", "encoder_unet lite0", "fcn-32s", "paper 8s at once", "dilated", "unet2015")
 """A case of each network, for the clauses that take longest."""
 GRAPHS = [clause for clause in CLAUSES if clause in ("compile", "export")]
 _FRESH: dict[str, Network] = {}

@@ -30,6 +30,8 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/memory.py
+	$(BIN)/python benchmarks/check.py
+	$(BIN)/python benchmarks/damage.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/accuracy.py $(DATA) nuclei camvid $(if $(BASELINE),--baseline $(BASELINE))
 	$(BIN)/python benchmarks/assemble.py

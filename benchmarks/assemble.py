@@ -146,6 +146,30 @@ def memory(results: Sequence[Result]) -> str:
     )
 
 
+def check(results: Sequence[Result]) -> str:
+    """Speed and memory of check."""
+    result = results[0]
+    rows = [
+        [what, number(result[name], 0), number(result[f"{name}_cpu_ms"], 1)]
+        for what, name in (("`keepmap check`, all cores", "check"), ("plain Pillow decode, one core", "decode"))
+    ]
+    peaks = ", ".join(f"{peak:.0f} MiB with {count} images" for count, peak in result["peak_mib"].items())
+    return (
+        f"## Speed of `keepmap check`: {result['ratio']:.2f} times a plain decode\n\n"
+        f"{result['images']} drawn pairs of {result['side']} x {result['side']}, PNG.\n\n"
+        + table(["", "images per second", "CPU, ms per image"], rows)
+        + f"\nPeak memory: {peaks}.\n\n{provenance(results)}"
+    )
+
+
+def damage(results: Sequence[Result]) -> str:
+    """What `check --fix` made of damaged data."""
+    names = ("pairs", "kept", "pixels", "mask_differs", "image_differs")
+    rows = [[row["way"].replace("_", " "), *(str(row[name]) for name in names)] for row in results[0]["rows"]]
+    head = ["damage", "pairs", "in the copy", "pixels", "labels that differ", "image pixels that differ"]
+    return f"## What `keepmap check --fix` repairs\n\n{table(head, rows)}\n{provenance(results)}"
+
+
 def score(matrices: np.ndarray[Any, Any], task: str) -> np.ndarray[Any, Any]:
     """Foreground IoU (nuclei) or mean IoU of matrices (..., K, K); a class that is absent from both counts as 0."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
@@ -200,6 +224,8 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "speed": speed,
     "peers": peers,
     "memory": memory,
+    "check": check,
+    "damage": damage,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""
 

@@ -136,6 +136,27 @@ def test_memory_benchmark_makes_a_run_that_predicts(tmp_path: Path, load: Any) -
     assert keepmap.load(run)(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7)
 
 
+def test_damage_is_undone_but_for_a_pixel_in_a_thousand(tmp_path: Path, load: Any) -> None:
+    """Ten ways to damage a data set; what is not lost for good comes back, images whole and masks nearly so."""
+    damage = load("damage")
+    rows = {row["way"]: row for row in damage.run(tmp_path, 11)}
+    assert len(rows) == 11
+    for way, row in rows.items():
+        assert row["kept"] == (0 if way in ("truncate_image", "lose_mask") else 1), way
+        assert row["image_differs"] == (way == "add_alpha"), way
+        assert row["mask_differs"] <= row["pixels"] / 1000 * (way in ("jpeg_mask", "smooth_mask", "stray_values")), way
+
+
+def test_check_is_measured(tmp_path: Path, load: Any) -> None:
+    check = load("check")
+    check.write_pairs(tmp_path, 3, 64)
+    assert check.peak_bytes(tmp_path) > 10 << 20
+    check.decode(tmp_path)
+    report = keepmap.check(tmp_path / "images", tmp_path / "masks")
+    assert {(fact.height, fact.width) for fact in report.facts} == {(64, 64)}
+    assert len(report.facts) == 3
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -160,10 +181,17 @@ PEERS: dict[str, Any] = {
     },
     "defaults": {"training": {"ratio": 2.5}, "inference": {"ratio": 3.6}},
 }  # fmt: skip
+PAIR = {"way": "jpeg_mask", "pairs": 3, "kept": 3, "pixels": 9000, "mask_differs": 2, "image_differs": 0}
+CHECK = {
+    "images": 2000, "side": 512, "check": 300.0, "decode": 200.0, "ratio": 1.5, "check_cpu_ms": 6.0,
+    "decode_cpu_ms": 5.0, "peak_mib": {"200": 250.0, "2000": 251.0},
+}  # fmt: skip
 RESULTS: dict[str, dict[str, Any]] = {
     "peers": PEERS,
     "accuracy-nuclei-keepmap-seed0": arm("keepmap", 90),
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
+    "check": CHECK,
+    "damage": {"rows": [PAIR]},
     "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
     "memory": {"widths": [16, 32], "rows": [{"side": 64, "limit": "default", "peak_mib": 300.4, "seconds": 4.0}]},
     "speed": {
@@ -183,7 +211,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 5
+    assert page.count("\n## ") == 7
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
     assert "| peak | 353 | 808 | 0.44 |" in page
     assert "2.50 in training, 3.60 in inference" in page

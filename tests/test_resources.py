@@ -158,3 +158,31 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         for way in ("small", "huge")
     ]
     assert faults[1] < faults[0] / 4 or "[always]" in setting.read_text()
+
+
+def test_results_come_in_order_and_few_are_begun_ahead() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        return number * number
+
+    results = resources.map_ahead(work, range(1000))
+    assert [next(results) for _ in range(3)] == [0, 1, 4]
+    assert len(begun) <= 4 * resources.thread_count() + 3
+    assert list(results)[-1] == 999 * 999
+    assert list(resources.map_ahead(work, [])) == []
+
+
+def test_the_first_exception_is_raised_and_ends_the_work() -> None:
+    begun: list[int] = []
+
+    def work(number: int) -> int:
+        begun.append(number)
+        if number == 5:
+            raise ValueError("five")
+        return number
+
+    with pytest.raises(ValueError, match="five"):
+        list(resources.map_ahead(work, range(10_000)))
+    assert len(begun) < 1000

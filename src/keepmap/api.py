@@ -6,15 +6,16 @@ Every verb turns its options into one frozen dataclass and hands them to the lay
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from keepmap.config import from_arguments
+from keepmap.config import from_arguments, write_text
 from keepmap.data.classes import named_classes
 from keepmap.data.convert import Conversion, Reading, convert_annotations
 from keepmap.data.drawn import draw_dataset
+from keepmap.data.repair import IMAGES, MASKS, repair, require_new
 from keepmap.data.scan import DataReport, scan
 from keepmap.errors import Interrupted, OptionError
 from keepmap.evaluation import evaluate_folders, evaluate_run
@@ -41,7 +42,8 @@ from keepmap.options import (
 )
 from keepmap.planning.plan import Plan
 from keepmap.protocols import Progress, Silent
-from keepmap.reporting import draw_comparisons
+from keepmap.reporting.data_page import data_page
+from keepmap.reporting.pictures import draw_comparisons
 from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.torch_runtime import Runtime
@@ -77,6 +79,8 @@ def check(
     images: StrPath,
     masks: StrPath,
     *,
+    fix: str | None = None,
+    html: str | None = None,
     classes: str | None = None,
     ignore: str = "auto",
     instances: Instances = "auto",
@@ -84,13 +88,31 @@ def check(
     max_pixels: int = 100_000_000,
     progress: Progress | None = None,
 ) -> DataReport:
-    """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files."""
+    """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files.
+
+    fix: a new folder, written whole or not at all: a repaired copy, which the report's `repair` and `repaired` are on.
+    html: a file for the report as a page. Raises OutputError where either cannot be written, DataError where a folder
+    cannot be listed or, with fix, the labels cannot be told.
+    """
     options = from_arguments(CheckOptions, locals())
     names = named_classes(options.classes)
-    return scan(
-        Path(images), Path(masks), class_names=names, ignore=options.ignore, instances=options.instances,
-        reading=options, progress=progress or Silent(),
-    )  # fmt: skip
+    folders, show = (Path(images), Path(masks)), progress or Silent()
+    if options.fix:
+        require_new(Path(options.fix), *folders)
+    report = scan(
+        *folders, class_names=names, ignore=options.ignore, instances=options.instances, reading=options, progress=show
+    )
+    if options.fix:
+        done = repair(*folders, Path(options.fix), class_names=names, options=options, progress=show)
+        again = scan(
+            done.out / IMAGES, done.out / MASKS, class_names=named_classes(done.classes) or names,
+            ignore="auto" if done.classes else options.ignore, instances=options.instances, reading=options,
+            progress=show,
+        )  # fmt: skip
+        report = replace(report, repair=done, repaired=again)
+    if options.html:
+        write_text(Path(options.html), data_page(report))
+    return report
 
 
 def convert(

@@ -16,7 +16,7 @@ from keepmap.data.findings import Finding
 from keepmap.data.images import open_image
 from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import declared_nodata, read_mask
-from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, pair_folders, relative_stem
+from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, match_folders, relative_stem
 from keepmap.data.samples import unmeasured
 from keepmap.errors import DataError, first_few
 from keepmap.inference.predictor import Predictor
@@ -39,7 +39,8 @@ def evaluate_run(
     Raises DataError where an image or a mask is alone or cannot be read, the two differ in size, an image does not
     fit the predictor, or a mask holds a value that is no label.
     """
-    pairs, findings = pair_folders(images, masks)
+    matching = match_folders(images, masks)
+    pairs, findings = matching.pairs, matching.findings
     _raise_errors(findings)
     _require(pairs, images)
     labels = predictor.labels

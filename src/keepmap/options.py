@@ -43,6 +43,9 @@ class LabelOptions:
 class CheckOptions(ImageOptions, LabelOptions):
     """Options of `keepmap check`."""
 
+    fix: str | None = option(None, "new folder for a repaired copy of the data")
+    html: str | None = option(None, "file for the report as a page with pictures")
+
 
 @dataclass(frozen=True)
 class ConvertOptions(ImageOptions, LabelOptions):

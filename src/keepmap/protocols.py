@@ -53,6 +53,10 @@ class ArraySource(Protocol):
         """The value, NaN in float32, of pixels that were never measured; None where the file names none."""
 
     @property
+    def orientation(self) -> int:
+        """The EXIF rotation 1..8 that was applied."""
+
+    @property
     def geometry(self) -> Geometry:
         """Pixel size and place, after EXIF rotation."""
 

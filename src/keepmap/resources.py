@@ -7,13 +7,21 @@ from __future__ import annotations
 
 import os
 import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 from keepmap.errors import OptionError, nearest
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CGROUP = Path("/sys/fs/cgroup")
+_AHEAD = 4
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Stopwatch:
@@ -35,6 +43,27 @@ def thread_count() -> int:
     if len(quota) == 2 and quota[0] != "max":
         count = min(count, max(1, int(int(quota[0]) / int(quota[1]))))
     return max(1, count)
+
+
+def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """function(item) for each of `items`, in their order, on all threads; the first exception is raised.
+
+    At most 4 items per thread are begun before their turn, so that memory does not grow with their number and an
+    interrupt waits for those alone.
+    """
+    threads = thread_count()
+    pending: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= _AHEAD * threads:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
 
 
 def free_memory() -> int:

@@ -135,8 +135,9 @@ def _write(folder: Path, name: str, array: np.ndarray) -> None:
 def test_real_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     mask = np.zeros((12, 9), np.uint8)
     mask[3:6] = 255
-    for name in ("a.png", "b.png"):
-        _write(tmp_path / "images", name, np.full((12, 9, 3), 7, np.uint8))
+    for seed, name in enumerate(("a.png", "b.png")):
+        image = np.random.default_rng(seed).integers(0, 256, (12, 9, 3), np.uint8)
+        _write(tmp_path / "images", name, image)
         _write(tmp_path / "masks", name, mask)
     words = ["check", str(tmp_path / "images"), str(tmp_path / "masks")]
     assert main(words) == 0
@@ -155,3 +156,35 @@ def test_real_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_missing_folder_is_wrong_input(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", str(tmp_path / "no"), str(tmp_path)]) == 2
     assert str(tmp_path / "no") in "".join(capsys.readouterr())
+
+
+def test_many_findings_of_one_sort_are_counted(check: Callable[..., tuple[int, list[str]]]) -> None:
+    findings = tuple(Finding("error", f"{n}.png", f"{n}.png is an empty file.") for n in range(200))
+    _, lines = check(_report(findings, GOOD))
+    assert lines[:5] == [
+        "error: 0.png is an empty file.",
+        "error: 1.png is an empty file.",
+        "error: 2.png is an empty file.",
+        "error: 197 more: … is an empty file.",
+        "  do        --html FILE or --json FILE lists them all",
+    ]
+    assert lines[-1] == "200 errors: training would fail"
+
+
+def test_fix_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    random = np.random.default_rng(0)
+    for name in ("a.png", "b.png", "c.png"):
+        _write(tmp_path / "images", name, random.integers(0, 256, (12, 9, 3), np.uint8))
+        _write(tmp_path / "masks", name, np.eye(12, 9, dtype=np.uint8) * 255)
+    (tmp_path / "images" / "c.png").write_bytes(b"")
+    words = ["check", str(tmp_path / "images"), str(tmp_path / "masks"), "--fix", str(tmp_path / "out")]
+    assert main([*words, "--html", str(tmp_path / "page.html"), "--json", str(tmp_path / "report.json")]) == 0
+    out = capsys.readouterr().out.splitlines()
+    assert "1 error: training would fail" in out
+    assert out[-1].endswith("out: 2 pairs, 2 files in the quarantine; ready to train")
+    assert read_json(tmp_path / "report.json", format=1)["repair"]["pairs"] == 2
+    assert (tmp_path / "page.html").stat().st_size > 1000
+    assert main(words) == 2
+    assert "exists already." in capsys.readouterr().err
+    assert main([*words[:3], "--html", str(tmp_path / "absent" / "page.html")]) == 2
+    assert "no folder" in capsys.readouterr().err

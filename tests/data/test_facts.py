@@ -35,6 +35,7 @@ def test_facts_agree_with_plain_numpy(tmp_path: Path, shape: tuple[int, int], ki
     planes = image.reshape(*shape, -1).astype(np.float64)
     assert (fact.height, fact.width, fact.channels, fact.dtype) == (*shape, planes.shape[2], dtype)
     assert np.allclose(fact.sums, planes.sum(axis=(0, 1)), rtol=1e-12)
+    assert (fact.low, fact.high) == (image.min(), image.max())
     assert np.allclose(fact.squares, (planes**2).sum(axis=(0, 1)), rtol=1e-12)
     rows = np.arange(shape[0])[:, None].repeat(shape[1], 1)
     for value in np.unique(mask).tolist():
@@ -47,6 +48,7 @@ def test_facts_agree_with_plain_numpy(tmp_path: Path, shape: tuple[int, int], ki
 
 def test_bands_are_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keepmap.data.facts._BAND", 24)
+    monkeypatch.setattr("keepmap.data.facts._ROWS", 1)
     image = RNG.integers(0, 256, (9, 12), dtype=np.uint8)
     Image.fromarray(image).save(tmp_path / "x.png")
     parts = list(bands(open_image(tmp_path / "x.png")))
@@ -62,16 +64,26 @@ def test_equal_images_have_one_digest_and_plain_ones_none(tmp_path: Path) -> Non
     assert facts_of(tmp_path, "c.png", image.reshape(40, 30, 3), mask.T).digest != one.digest
     image[3, 4, 1] ^= 1
     assert facts_of(tmp_path, "d.png", image, mask).digest != one.digest
-    assert facts_of(tmp_path, "e.png", np.full((30, 40), 7, np.uint8), mask).digest == ""
+    plain = np.full((30, 40, 3), (7, 8, 9), np.uint8)
+    assert facts_of(tmp_path, "e.png", plain, mask).digest == ""
 
 
 def test_an_image_of_two_colours_has_a_digest_wherever_its_bands_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keepmap.data.facts._BAND", 24)
+    monkeypatch.setattr("keepmap.data.facts._ROWS", 1)
     image = np.zeros((8, 12), np.uint8)
     image[4:] = 9
     assert facts_of(tmp_path, "a.png", image, np.zeros((8, 12))).digest
+
+
+def test_a_rotation_is_remembered(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = np.zeros((4, 6, 3), np.uint8)
+    assert facts_of(tmp_path, "a.png", image, np.zeros((6, 4)), exif=exif).orientation == 6
+    assert facts_of(tmp_path, "b.png", image, np.zeros((4, 6))).orientation == 1
 
 
 def test_a_pair_of_which_nothing_was_measured_counts_nothing(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmap.data.findings import Finding
-from keepmap.data.pairing import list_images, pair_folders, relative_stem
+from keepmap.data.pairing import list_images, match_folders, relative_stem
 from keepmap.errors import DataError
 
 
@@ -27,10 +27,10 @@ def touch(folder: Path, *names: str) -> Path:
 def pair(tmp_path: Path, images: str, masks: str) -> tuple[list[tuple[str, str, str]], list[Finding]]:
     """The pairs as (stem, image, mask) with paths relative to the two folders, and the findings."""
     first, second = touch(tmp_path / "images", *images.split()), touch(tmp_path / "masks", *masks.split())
-    pairs, findings = pair_folders(first, second)
+    found = match_folders(first, second)
     return [
-        (p.stem, p.image.relative_to(first).as_posix(), p.mask.relative_to(second).as_posix()) for p in pairs
-    ], findings
+        (p.stem, p.image.relative_to(first).as_posix(), p.mask.relative_to(second).as_posix()) for p in found.pairs
+    ], found.findings
 
 
 def test_suffixes_and_endings_and_folders(tmp_path: Path) -> None:
@@ -85,18 +85,18 @@ def test_an_empty_folder_is_one_finding_not_many(tmp_path: Path) -> None:
 
 def test_one_folder_for_both_is_told_apart_by_the_endings(tmp_path: Path) -> None:
     folder = touch(tmp_path / "all", "a.png", "a_mask.png", "b.jpg", "b_label.png")
-    pairs, findings = pair_folders(folder, folder)
-    assert [(p.stem, p.image.name, p.mask.name) for p in pairs] == [
+    found = match_folders(folder, folder)
+    assert [(p.stem, p.image.name, p.mask.name) for p in found.pairs] == [
         ("a", "a.png", "a_mask.png"), ("b", "b.jpg", "b_label.png"),
     ]  # fmt: skip
-    assert not findings
+    assert not found.findings
 
 
 def test_masks_inside_the_folder_of_images_are_no_images(tmp_path: Path) -> None:
     folder = touch(tmp_path / "set", "a.png", "masks/a.png")
-    pairs, findings = pair_folders(folder, folder / "masks")
-    assert [p.stem for p in pairs] == ["a"]
-    assert not findings
+    found = match_folders(folder, folder / "masks")
+    assert [p.stem for p in found.pairs] == ["a"]
+    assert not found.findings
 
 
 def test_composed_and_decomposed_names_are_the_same_stem(tmp_path: Path) -> None:
@@ -108,8 +108,8 @@ def test_composed_and_decomposed_names_are_the_same_stem(tmp_path: Path) -> None
 
 def test_odd_but_legal_names_are_paired(tmp_path: Path) -> None:
     names = ["-dash.png", "two words.png", "quo'te\".png", "a.b.c.png", "%20.png"]
-    pairs, _ = pair_folders(touch(tmp_path / "i", *names), touch(tmp_path / "m", *names))
-    assert [p.stem for p in pairs] == sorted(name.removesuffix(".png") for name in names)
+    found = match_folders(touch(tmp_path / "i", *names), touch(tmp_path / "m", *names))
+    assert [p.stem for p in found.pairs] == sorted(name.removesuffix(".png") for name in names)
 
 
 def test_names_that_cannot_be_printed_are_named_in_ascii(tmp_path: Path) -> None:
@@ -172,4 +172,4 @@ def test_a_folder_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="file is not a folder"):
         list_images(tmp_path / "file")
     with pytest.raises(DataError, match="absent does not exist"):
-        pair_folders(touch(tmp_path / "i", "a.png"), tmp_path / "absent")
+        match_folders(touch(tmp_path / "i", "a.png"), tmp_path / "absent")

@@ -154,10 +154,17 @@ def test_a_smoothed_coloured_mask_is_named(tmp_path: Path) -> None:
 
 
 def test_one_mask_with_hundreds_of_values_is_to_blame(data: Path) -> None:
-    add(data, "b", np.arange(2400).reshape(40, 60) * 7 % 108 * 2 + 1)
+    add(data, "b", (np.arange(600).reshape(20, 30) * 7 % 108 * 2 + 1).repeat(2, axis=0).repeat(2, axis=1))
     finding = only(check(data))
     assert finding.summary.endswith("masks/b.png contains 108 values that are no labels.")
     assert finding.expected == "0 background, 255 foreground"
+
+
+def test_a_smoothed_mask_is_named(data: Path) -> None:
+    add(data, "b", np.arange(2400).reshape(40, 60) * 7 % 108 * 2 + 1)
+    finding = only(check(data))
+    assert finding.summary.endswith("masks/b.png was smoothed or compressed.")
+    assert finding.found.endswith("108 of 108 values occur at borders only")
 
 
 def test_a_photograph_is_no_mask(data: Path) -> None:
@@ -376,6 +383,7 @@ def test_values_that_are_no_numbers_are_counted_over_the_whole_file(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("keepmap.data.facts._BAND", 24)
+    monkeypatch.setattr("keepmap.data.facts._ROWS", 1)
     image = RNG.random((9, 12), dtype=np.float32)
     image[0, 0], image[8, 3:5] = np.nan, np.inf
     write_floats(data, "b", image)

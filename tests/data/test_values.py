@@ -14,7 +14,7 @@ from keepmap.data.values import (
     colours_between,
     pack_colours,
     parse_value,
-    solid_values,
+    solid_colours,
     unpack_colours,
     value_text,
 )
@@ -39,10 +39,10 @@ def test_what_is_no_value(text: str) -> None:
 
 @given(drawn.arrays(np.int32, st.tuples(st.integers(1, 7), st.integers(1, 7)), elements=st.integers(0, 1)))
 @settings(max_examples=60, deadline=None)
-def test_solid_values_have_a_block_of_nine(values: np.ndarray) -> None:
+def test_solid_colours_have_a_block_of_nine(values: np.ndarray) -> None:
     height, width = values.shape
     blocks = [values[r : r + 3, c : c + 3] for r in range(height - 2) for c in range(width - 2)]
-    assert solid_values(values) == {int(block[0, 0]) for block in blocks if len(np.unique(block)) == 1}
+    assert solid_colours(values) == {int(block[0, 0]) for block in blocks if len(np.unique(block)) == 1}
 
 
 @pytest.mark.parametrize(

@@ -14,15 +14,19 @@ import typer
 import keepmap
 from keepmap.cli.parameters import JSON_FORMAT, JsonFile, Quiet, require_writable, takes
 from keepmap.config import to_dict, write_json
+from keepmap.errors import DataError
 from keepmap.options import CheckOptions
 
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from keepmap.data.repair import Repair
     from keepmap.data.scan import DataReport
 
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold cyan"}
 _SIZES_SHOWN = 3
+_FINDINGS_SHOWN = 3
+_LISTS = "--html FILE or --json FILE lists them all"
 
 
 @takes(CheckOptions)
@@ -35,26 +39,33 @@ def check(
 ) -> None:
     """Report everything that is wrong with a data set.
 
-    Exit code 2 if training would fail.
+    Exit code 2 if training would fail; with --fix, if it would on the repaired copy.
     """
     from keepmap.cli.progress import make_progress
 
     require_writable(json)
+    require_writable(Path(options["html"]) if options["html"] else None, "--html")
     report = keepmap.check(images, masks, **options, progress=make_progress(quiet))
     if json is not None:
         write_json(json, _as_json(report), format=JSON_FORMAT)
     _show_report(report)
-    if report.failed:
+    if report.repair is not None and report.repaired is not None:
+        _show_repair(report.repair, report.repaired)
+    if (report.repaired or report).failed:
         raise typer.Exit(2)
 
 
 def _show_report(report: DataReport) -> None:
     from keepmap.cli.terminal import show, show_failure
+    from keepmap.data.findings import group_findings
 
-    for severity, style in _STYLES.items():
-        for finding in report.findings:
-            if finding.severity == severity:
-                show_failure(finding.to_error(), severity, stderr=False, style=style)
+    for title, findings in group_findings(report.findings):
+        severity = findings[0].severity
+        for finding in findings[:_FINDINGS_SHOWN]:
+            show_failure(finding.to_error(), severity, stderr=False, style=_STYLES[severity])
+        if len(findings) > _FINDINGS_SHOWN:
+            others = f"{len(findings) - _FINDINGS_SHOWN} more: {title}"
+            show_failure(DataError(others, do=_LISTS), severity, stderr=False, style=_STYLES[severity])
     if report.findings:
         show("")
     if report.facts:
@@ -64,6 +75,29 @@ def _show_report(report: DataReport) -> None:
     if report.facts:
         show("", _label_table(report))
     show("", f"{_totals(report)}: {'training would fail' if report.failed else 'ready to train'}")
+
+
+def _show_repair(repair: Repair, repaired: DataReport) -> None:
+    """What --fix did, the most frequent first, and whether the copy can be trained on."""
+    from rich.text import Text
+
+    from keepmap.cli.tables import make_table
+    from keepmap.cli.terminal import show
+    from keepmap.units import in_thousands
+
+    table = make_table()
+    for name in ("problem", "done"):
+        table.add_column(name, overflow="fold")
+    for name in ("files", "pixels changed"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for problem, done, files, pixels in repair.summary:
+        table.add_row(Text(problem), Text(done), str(files), in_thousands(pixels) if pixels else "")
+    if repair.changes:
+        show("", table)
+    verdict = "training would still fail" if repaired.failed else "ready to train"
+    show("", f"{repair.out}: {repair.pairs} pairs, {repair.quarantined} files in the quarantine; {verdict}")
+    for finding in repaired.errors[:_FINDINGS_SHOWN]:
+        show(f"  {finding.summary}")
 
 
 def _totals(report: DataReport) -> str:
@@ -90,14 +124,6 @@ def _sizes_sentence(report: DataReport) -> str:
     return text
 
 
-def _pixels(report: DataReport) -> dict[int, int]:
-    """Pixels of each label value in all good masks."""
-    pixels: Counter[int] = Counter()
-    for fact in report.facts:
-        pixels.update(fact.counts)
-    return {int(value): int(count) for value, count in sorted(pixels.items())}
-
-
 def _name(report: DataReport, value: int) -> str:
     labels = report.labels
     if labels is None:
@@ -119,14 +145,14 @@ def _label_table(report: DataReport) -> Table:
     table.add_column("name", overflow="fold")
     for name in ("pixels", "share", "images"):
         table.add_column(name, justify="right", no_wrap=True)
-    pixels = _pixels(report)
+    pixels, images = report.pixels, report.images_with
     values = sorted({*pixels, *(report.labels.values if report.labels else ())})
     coloured = is_coloured(values)
     for value in values:
         count = pixels.get(value, 0)
-        images = sum(value in fact.counts for fact in report.facts)
         share = f"{100 * count / sum(pixels.values()):.2f} %"
-        table.add_row(value_text(value, coloured), Text(_name(report, value)), in_thousands(count), share, str(images))
+        images_with = str(images.get(value, 0))
+        table.add_row(value_text(value, coloured), Text(_name(report, value)), in_thousands(count), share, images_with)
     return table
 
 
@@ -139,7 +165,7 @@ def _as_json(report: DataReport) -> dict[str, Any]:
         "findings": [to_dict(finding) for finding in report.findings],
         "labels": None if report.labels is None else to_dict(report.labels),
         "labels_sentence": report.labels_sentence,
-        "pixels": {str(value): count for value, count in _pixels(report).items()},
+        "pixels": {str(value): count for value, count in report.pixels.items()},
         "pairs": [
             {
                 "stem": fact.stem,
@@ -150,4 +176,5 @@ def _as_json(report: DataReport) -> dict[str, Any]:
             }
             for fact in report.facts
         ],
+        "repair": None if report.repair is None else {**to_dict(report.repair), "out": str(report.repair.out)},
     }

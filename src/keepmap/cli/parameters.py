@@ -132,11 +132,11 @@ def _value(text: str) -> Any:
     return text
 
 
-def require_writable(file: Path | None) -> None:
+def require_writable(file: Path | None, flag: str = "--json") -> None:
     """Raise OutputError now if `file` could not be written after the work."""
     if file is None:
         return
     if file.is_dir():
-        raise OutputError(f"{file} is a folder.", expected="a file name for --json")
+        raise OutputError(f"{file} is a folder.", expected=f"a file name for {flag}")
     if not file.absolute().parent.is_dir():
         raise OutputError(f"{file} cannot be written.", found=f"no folder {file.parent}", do="create the folder first")

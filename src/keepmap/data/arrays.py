@@ -41,6 +41,7 @@ class ArrayImage:
     """
 
     nodata = None
+    orientation = 1
 
     def __init__(
         self, path: Path, open_array: Callable[[], Sliceable], axes: str, options: ImageOptions,

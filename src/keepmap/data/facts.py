@@ -1,28 +1,32 @@
-"""What one good pair of image and mask is like: sizes, sums, label values and a digest, from one reading of it.
+"""What one good pair of image and mask is like: sizes, sums, label values and fingerprints, from one reading of it.
 
-Judges nothing and compares no files; `scan` does.
+Judges nothing and compares no files; `scan` and `survey` do.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from keepmap.data import likeness
 from keepmap.data.instances import LEAST_OBJECTS, holds_objects
 from keepmap.data.masks import mask_mode
 from keepmap.data.pairing import Pair
 from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
-from keepmap.data.values import LARGEST_VALUE, is_coloured, solid_values
+from keepmap.data.smoothing import solid_values
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, ArraySource
 
-_BAND = 1 << 20  # pixels that are measured at a time
+_BAND = 1 << 20  # pixels that are read at a time, at the least 256 rows: as many as tiles are high
+_ROWS = 256
+_CHUNK = 1 << 13
+"""Pixels that are summed at a time: they stay in a core's own cache, and products so short start no more threads."""
+_UNMEASURED = -1  # in the place of the label values of pixels that were not measured
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class FileFacts:
     brightness: mean over its pixels of the mean over the channels, raw, per label value.
     digest: of the decoded pixels, equal for equal images; "" for an image of one colour.
     solid: the label values that occur elsewhere than in thin lines. objects: see `instances.holds_objects`.
+    likeness: `likeness.difference_hash`. orientation: the EXIF rotation that was applied to the image, 1..8.
     """
 
     stem: str
@@ -56,12 +61,14 @@ class FileFacts:
     digest: str = ""
     solid: tuple[int, ...] = ()
     objects: bool | None = None
+    likeness: int = 0
+    orientation: int = 1
 
 
 def bands(source: ArraySource) -> Iterator[tuple[slice, Array]]:
     """Rows and their pixels (C, h, W), about a million pixels at a time."""
     _, height, width = source.shape
-    step = max(1, _BAND // width)
+    step = max(_ROWS, _BAND // width)
     for top in range(0, height, step):
         rows = slice(top, min(top + step, height))
         yield rows, source.read((rows, slice(0, width)))
@@ -70,59 +77,97 @@ def bands(source: ArraySource) -> Iterator[tuple[slice, Array]]:
 def measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], reading: ImageOptions) -> FileFacts:
     """The facts of a pair. mask: its label values (H, W), 0 or more, of the image's size. Raises DataError."""
     channels, height, width = source.shape
-    values, places_of = _compact(mask)
-    pixels_hash, plain = hashlib.blake2b(repr(source.shape).encode(), digest_size=16), True
-    first = None  # pixel of the image, to tell one of a single colour
-    sums, squares = np.zeros(channels), np.zeros(channels)
-    counts, rows_sum, light = (np.zeros(len(values)) for _ in range(3))
-    low, high = (np.inf, -np.inf) if source.dtype.kind == "f" else (0.0, float(np.iinfo(source.dtype).max))
-    bad, bins = 0, len(values) + 1  # the last one for what was not measured
+    gauge = _Gauge(source)
     for rows, band in bands(source):
-        places = places_of(mask[rows])
-        if source.nodata is not None:
-            places[unmeasured(band, source.nodata)] = bins - 1
-            band = filled(band, source.nodata, np.zeros(channels))
-        if source.dtype.kind == "f":
-            bad += count_not_finite(band)
-            if bad:
-                continue
-            measured = band[:, places < bins - 1]
-            low, high = float(measured.min(initial=low)), float(measured.max(initial=high))
-        samples = np.ascontiguousarray(band).reshape(channels, -1)
-        pixels_hash.update(samples.data)
-        first = samples[:, :1] if first is None else first
-        plain = plain and bool((samples == first).all())
-        pixels = samples.astype(np.float64)
-        sums += pixels.sum(axis=1)
-        squares += np.einsum("cp,cp->c", pixels, pixels)
-        light += np.bincount(places.ravel(), weights=pixels.mean(axis=0), minlength=bins)[:-1]
-        rows_of = np.arange(rows.stop - rows.start)
-        by_row = np.bincount((places + bins * rows_of[:, None]).ravel(), minlength=bins * len(rows_of))
-        by_row = by_row.reshape(len(rows_of), bins)[:, :-1]
-        counts += by_row.sum(axis=0)
-        rows_sum += (rows_of + rows.start + 0.5) @ by_row
-    if bad:
-        raise not_finite(pair.image, bad, channels * height * width)
-    seen = counts > 0  # a value may occur only where nothing was measured
-    keys = [value for value, occurs in zip(values, seen, strict=True) if occurs]
+        gauge.add(rows.start, band, mask[rows])
+    if gauge.bad:
+        raise not_finite(pair.image, gauge.bad, channels * height * width)
+    tallies = sorted(gauge.tallies.items())  # a value that occurs only where nothing was measured is not among them
+    counts = {value: int(tally[0]) for value, tally in tallies}
+    objects = holds_objects(mask) if len(counts) > LEAST_OBJECTS else None
     return FileFacts(
         pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask, reading),
-        int(counts.sum()), tuple(sums.tolist()), tuple(squares.tolist()), low, high,
-        {key: int(count) for key, count in zip(keys, counts[seen], strict=True)},
-        dict(zip(keys, (rows_sum[seen] / counts[seen] / height).tolist(), strict=True)),
-        dict(zip(keys, (light[seen] / counts[seen]).tolist(), strict=True)),
-        "" if plain else pixels_hash.hexdigest(),
-        tuple(sorted(solid_values(mask))) if is_coloured(keys) else tuple(keys),
-        holds_objects(mask) if len(keys) > LEAST_OBJECTS else None,
+        sum(counts.values()), tuple(gauge.sums.tolist()), tuple(gauge.squares.tolist()),
+        float(gauge.low.min()), float(gauge.high.max()), counts,
+        {value: float(tally[1] / tally[0] / height) for value, tally in tallies},
+        {value: float(tally[2] / tally[0]) for value, tally in tallies},
+        gauge.digest, tuple(counts) if objects else solid_values(mask, counts), objects,
+        likeness.difference_hash(gauge.cells, width), source.orientation,
     )
 
 
-def _compact(mask: npt.NDArray[np.int32]) -> tuple[list[int], Callable[[Array], Array]]:
-    """The values in a mask, ascending, and what tells for each pixel of a part which of them it has."""
-    if mask.max() > LARGEST_VALUE:
-        values = np.unique(mask)
-        return values.tolist(), lambda part: np.searchsorted(values, part)
-    found = np.flatnonzero(np.bincount(mask.ravel()))
-    place = np.zeros(int(found[-1]) + 1, np.intp)
-    place[found] = np.arange(len(found))
-    return found.tolist(), partial(np.take, place)
+class _Gauge:
+    """The sums of one pair, filled band by band.
+
+    tallies: label value -> its pixels, the sum of their rows and that of their means over the channels.
+    low, high: per channel. bad: values that are no numbers. cells: (H, 9), what `likeness` makes its hash of.
+    """
+
+    def __init__(self, source: ArraySource) -> None:
+        channels, height, width = source.shape
+        self.sums, self.squares = np.zeros(channels), np.zeros(channels)
+        self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        self.tallies: dict[int, npt.NDArray[np.float64]] = {}
+        self.bad = 0
+        self.cells = np.empty((height, len(likeness.edges(width))))
+        self._nodata = source.nodata
+        self._hash = hashlib.blake2b(repr(source.shape).encode(), digest_size=16)
+
+    @property
+    def digest(self) -> str:
+        """Of all pixels; "" where each channel is of one value."""
+        return self._hash.hexdigest() if (self.low < self.high).any() else ""
+
+    def add(self, top: int, band: Array, mask: Array) -> None:
+        """Count the pixels (C, h, W) of the rows from `top` on and their label values (h, W)."""
+        inside = None
+        if self._nodata is not None:
+            inside = ~unmeasured(band, self._nodata)
+            mask = np.where(inside, mask, _UNMEASURED)
+            band = filled(band, self._nodata, np.zeros(len(band)))
+        self.bad += count_not_finite(band)
+        if self.bad:
+            return
+        band = np.ascontiguousarray(band)
+        self._hash.update(band.data)
+        measured = band.reshape(len(band), -1) if inside is None else band[:, inside]
+        if measured.size:
+            self.low = np.minimum(self.low, measured.min(axis=1))
+            self.high = np.maximum(self.high, measured.max(axis=1))
+        starts = _run_starts(mask)
+        light = self._add_sums(top, band, starts) / len(band)
+        lengths = np.diff(starts, append=mask.size)
+        rows = lengths * (starts // mask.shape[1] + (top + 0.5))
+        values, places = np.unique(mask.ravel()[starts], return_inverse=True)
+        found = np.stack([np.bincount(places, weights, len(values)) for weights in (lengths, rows, light)], axis=1)
+        for value, tally in zip(values.tolist(), found, strict=True):
+            if value != _UNMEASURED:
+                self.tallies[value] = self.tallies.get(value, 0) + tally
+
+    def _add_sums(self, top: int, band: Array, starts: npt.NDArray[np.intp]) -> npt.NDArray[np.float64]:
+        """Add to the sums; the sum over pixels and channels from each of `starts` to the next."""
+        channels, height, width = band.shape
+        edges = likeness.edges(width)
+        step = min(height, max(1, _CHUNK // width))
+        chunk, grey = np.empty(channels * step * width), np.empty((step, width))
+        light = np.empty(len(starts))
+        for row in range(0, height, step):
+            size = min(step, height - row)
+            planes, part = chunk[: channels * size * width].reshape(channels, size, width), grey[:size]
+            np.copyto(planes, band[:, row : row + size])
+            self.sums += planes.sum(axis=(1, 2))
+            self.squares += [np.dot(plane, plane) for plane in planes.reshape(channels, -1)]
+            np.add.reduce(planes, axis=0, out=part)
+            self.cells[top + row : top + row + size] = np.add.reduceat(part, edges, axis=1)
+            first, last = np.searchsorted(starts, (row * width, (row + size) * width))
+            light[first:last] = np.add.reduceat(part.ravel(), starts[first:last] - row * width)
+        return light
+
+
+def _run_starts(mask: Array) -> npt.NDArray[np.intp]:
+    """Where the runs of a mask (h, W), laid flat, begin: stretches of one value within one row."""
+    flat = mask.ravel()
+    begins = np.empty(len(flat), bool)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[:: mask.shape[1]] = True
+    return np.flatnonzero(begins)

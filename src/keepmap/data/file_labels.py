@@ -16,7 +16,7 @@ from keepmap.data.instances import collapse, holds_objects, number_their_objects
 from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
 from keepmap.data.labels import LabelSet
 from keepmap.data.masks import read_mask
-from keepmap.data.values import is_coloured, solid_values
+from keepmap.data.smoothing import solid_values
 from keepmap.options import ImageOptions
 from keepmap.protocols import Progress
 
@@ -43,8 +43,9 @@ def find_file_labels(
             mask = read_mask(path, reading)
             mask = collapse(mask, ignored) if instances == "yes" else mask
             values, pixels = np.unique(mask, return_counts=True)
-            counts.update(dict(zip(values.tolist(), pixels.tolist(), strict=True)))
-            solid |= solid_values(mask) if is_coloured([int(values[-1])]) else set(values.tolist())
+            found = dict(zip(values.tolist(), pixels.tolist(), strict=True))
+            counts.update(found)
+            solid.update(solid_values(mask, found))
             told.add(holds_objects(mask))
             tracker.advance()
     if number_their_objects(instances, class_names is not None, told):

@@ -5,12 +5,15 @@ Does not look for anything itself; `scan` and `pairing` collect findings, `check
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from keepmap.errors import DataError, KeepmapError
 
 Severity = Literal["error", "warning", "note"]
+_SEVERITIES: tuple[str, ...] = get_args(Severity)
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,7 @@ class Finding:
 
     severity: "error" stops training, "warning" may spoil it, "note" is only said.
     file: the file or folder concerned, as the user would name it. summary: one sentence that names it.
+    others: further files that it is about, such as the copies of `file`.
     """
 
     severity: Severity
@@ -27,6 +31,7 @@ class Finding:
     found: str = ""
     expected: str = ""
     do: str = ""
+    others: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, error: KeepmapError, file: object, severity: Severity = "error") -> Finding:
@@ -40,3 +45,18 @@ class Finding:
     def __str__(self) -> str:
         """The summary and its details, one a line."""
         return str(self.to_error())
+
+
+def group_findings(findings: Iterable[Finding]) -> list[tuple[str, list[Finding]]]:
+    """Findings that say the same about different files: (what they say, they), the severest first, else in order.
+
+    The same is what agrees but for the file's name and for numbers.
+    """
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for finding in findings:
+        sentence = finding.summary
+        for file in sorted((finding.file, *finding.others), key=len, reverse=True):
+            sentence = sentence.replace(file, "…")
+        groups.setdefault((finding.severity, re.sub(r"\d+", "n", sentence)), []).append(finding)
+    order = sorted(groups.items(), key=lambda item: _SEVERITIES.index(item[0][0]))
+    return [(found[0].summary if len(found) == 1 else title, found) for (_, title), found in order]

@@ -29,9 +29,14 @@ _READERS: dict[str, Callable[[Path, ImageOptions], ArraySource]] = {
 }
 
 
-def open_image(path: Path, options: ImageOptions = ImageOptions()) -> ArraySource:  # noqa: B008
-    """The image at `path`, its header read: (C, H, W) uint8, uint16 or float32. Raises DataError naming the file."""
-    kind = headers.SUFFIXES.get(path.suffix.lower())
+def open_image(
+    path: Path, options: ImageOptions = ImageOptions(), kind: str | None = None  # noqa: B008
+) -> ArraySource:
+    """The image at `path`, its header read: (C, H, W) uint8, uint16 or float32. Raises DataError naming the file.
+
+    kind: the format, where the suffix is not to tell.
+    """
+    kind = kind or headers.SUFFIXES.get(path.suffix.lower())
     if kind is None:
         headers.read_head(path)
         raise DataError(

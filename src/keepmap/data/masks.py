@@ -42,13 +42,15 @@ _EXPECTED = (
 )
 
 
-def read_mask(path: Path, options: ImageOptions = ImageOptions()) -> npt.NDArray[np.int32]:  # noqa: B008
-    """The label values (H, W) of a mask file, orientation applied.
+def read_mask(
+    path: Path, options: ImageOptions = ImageOptions(), kind: str | None = None  # noqa: B008
+) -> npt.NDArray[np.int32]:
+    """The label values (H, W) of a mask file, orientation applied. kind: the format, where the suffix is not to tell.
 
     1-bit gives 0 and 1, a palette its indices, a colour its value (see `values`), which for equal channels is that of
     one channel. Raises DataError for colours of 16 bits, transparency, JPEG and formats that are not read.
     """
-    reader = _READERS.get(headers.SUFFIXES.get(path.suffix.lower(), ""))
+    reader = _READERS.get(kind or headers.SUFFIXES.get(path.suffix.lower(), ""))
     if reader is None:
         headers.read_head(path)
         raise DataError(
@@ -86,7 +88,9 @@ def _read_pillow(path: Path, options: ImageOptions) -> Array:
         if file.lossy:
             raise _lossy(path, file.kind)
         if file.depth == 16 and file.image.mode not in ("I", "I;16"):
-            array = _one_channel(path, pillow_image.decode_deep(path), alpha=file.image.mode in ("LA", "RGBA"))
+            array = _one_channel(path, pillow_image.decode_png(path), alpha=file.image.mode in ("LA", "RGBA"))
+        elif pillow_image.is_plain_png(file):
+            array = _one_channel(path, pillow_image.decode_png(path), alpha=False)
         else:
             array = _values(path, file.image, file.depth)
         return headers.orient(array, file.orientation)
@@ -113,7 +117,7 @@ def _read_tiff(path: Path, options: ImageOptions) -> Array:
 
 
 def _read_array(path: Path, options: ImageOptions) -> Array:
-    image = _ARRAYS[headers.SUFFIXES[path.suffix.lower()]](path, options)
+    image = (open_zarr if path.is_dir() else open_npy)(path, options)
     channels, height, width = image.shape
     headers.require_pixels(path, height, width, options.max_pixels, channels)
     _require_integers(path, image.stored)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from keepmap.data import headers
 from keepmap.data.findings import Finding
+from keepmap.data.partners import likely_partners
 from keepmap.errors import DataError
 
 CLASS_FILE = "classes.txt"
@@ -36,6 +37,22 @@ class Pair:
     stem: str
     image: Path
     mask: Path
+
+
+@dataclass(frozen=True)
+class Matching:
+    """Who belongs to whom in two folders, and every finding about the rest.
+
+    partners: lonely images and masks that seem to belong together, by name. several: stem -> its images and masks,
+    more than one of either kind. unusable: what cannot be an image or a mask, or has a name that cannot be used.
+    """
+
+    pairs: list[Pair]
+    findings: list[Finding]
+    partners: list[tuple[Path, Path]]
+    lonely: list[Path]
+    several: dict[str, tuple[list[Path], list[Path]]]
+    unusable: list[Path]
 
 
 def relative_stem(path: Path, folder: Path) -> str:
@@ -106,7 +123,7 @@ def _judge(path: Path) -> Finding | None:
     if not path.name.isprintable():
         shown = ascii(path.name)
         return Finding(
-            "error", ascii(str(path)), f"The file {shown} has characters in its name that cannot be printed.",
+            "error", str(path), f"The file {shown} has characters in its name that cannot be printed.",
             do="rename it, and its partner likewise",
         )
     if suffix in _OTHER_PICTURES:
@@ -125,7 +142,7 @@ def _judge(path: Path) -> Finding | None:
     return None
 
 
-def pair_folders(images: Path, masks: Path) -> tuple[list[Pair], list[Finding]]:
+def match_folders(images: Path, masks: Path) -> Matching:
     """Pair x.jpg with x.png, x_mask.png or x_label.png of the same sub-folder; name all that stays alone.
 
     Both may be one folder, where the endings then tell masks from images, and one may lie in the other.
@@ -139,28 +156,34 @@ def pair_folders(images: Path, masks: Path) -> tuple[list[Pair], list[Finding]]:
     else:
         mask_files, more = list_images(masks, without=images)
         findings += more
+    unusable = [Path(finding.file) for finding in findings if finding.severity == "error"]
     empty = [_nothing(what, folder) for what, folder, found in (
         ("images", images, image_files), ("masks", masks, mask_files)) if not found]
     if empty:
-        return [], [*findings, *empty]
+        return Matching([], [*findings, *empty], [], [*image_files, *mask_files], {}, unusable)
     by_stem = _by_stem(image_files, images)
     masks_of: dict[str, list[Path]] = defaultdict(list)
     for path in mask_files:
         stem = _image_stem(relative_stem(path, masks), by_stem)
-        if stem is None:
-            findings.append(_alone(path, "mask", "image", images))
-        else:
-            masks_of[stem].append(path)
-    pairs = []
+        masks_of[stem or ""].append(path)
+    lonely_masks = masks_of.pop("", [])
+    pairs, lonely_images, several = [], [], {}
     for stem, owners in by_stem.items():
         partners = masks_of.get(stem, [])
         if len(owners) > 1 or len(partners) > 1:
+            several[stem] = owners, partners
             findings.append(_duplicates(stem, owners, partners))
         elif partners:
             pairs.append(Pair(stem, owners[0], partners[0]))
         else:
-            findings.append(_alone(owners[0], "image", "mask", masks))
-    return pairs, findings
+            lonely_images.append(owners[0])
+    together = likely_partners(lonely_images, images, lonely_masks, masks)
+    findings += [_misnamed(image, mask) for image, mask in together]
+    known = {path for both in together for path in both}
+    findings += [_alone(path, "mask", "image", images) for path in lonely_masks if path not in known]
+    findings += [_alone(path, "image", "mask", masks) for path in lonely_images if path not in known]
+    lonely = [path for path in (*lonely_images, *lonely_masks) if path not in known]
+    return Matching(pairs, findings, together, lonely, several, unusable)
 
 
 def _nothing(what: str, folder: Path) -> Finding:
@@ -181,6 +204,16 @@ def _image_stem(stem: str, images: dict[str, list[Path]]) -> str | None:
     """The stem of the image that the mask `stem` belongs to: its own, or without one ending."""
     candidates = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS)]
     return next((candidate for candidate in candidates if candidate in images), None)
+
+
+def _misnamed(image: Path, mask: Path) -> Finding:
+    same_letters = image.stem.casefold() == mask.stem.casefold()
+    what = "capital letters" if same_letters else "spelling"
+    return Finding(
+        "error", str(mask), f"{mask} seems to belong to {image}, but is named otherwise.",
+        f"{mask.name} beside {image.name}: they differ in {what}", f"{image.stem}{mask.suffix.lower()}",
+        "rename the mask; or keepmap check --fix OUT names it so in a copy", (str(image),),
+    )
 
 
 def _alone(path: Path, what: str, partner: str, folder: Path) -> Finding:

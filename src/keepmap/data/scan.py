@@ -6,15 +6,13 @@ Does not repair anything, and does not decide how to train.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from keepmap import resources
 from keepmap.data.classes import ClassNames
 from keepmap.data.facts import FileFacts, bands, measure
 from keepmap.data.findings import Finding
@@ -23,19 +21,26 @@ from keepmap.data.instances import collapse, number_their_objects
 from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
 from keepmap.data.labels import LabelSet, describe_counts, unknown_values
 from keepmap.data.masks import read_mask
-from keepmap.data.pairing import Pair, pair_folders
+from keepmap.data.pairing import Pair, match_folders
+from keepmap.data.repair import Repair
+from keepmap.data.smoothing import is_smoothed
+from keepmap.data.strays import total_counts, without_strays
+from keepmap.data.survey import survey
 from keepmap.data.values import LARGEST_VALUE, is_coloured
-from keepmap.errors import DataError, InputError, first_few
+from keepmap.errors import DataError, first_few
 from keepmap.options import ImageOptions
 from keepmap.protocols import Progress
+from keepmap.resources import map_ahead
 
-_ONE_BY_ONE = 50  # stray values that are left out one after the other; beyond, all of equal rarity at once
 _MOST_COLOURS = 256  # of one mask; with more it is a picture
 
 
 @dataclass(frozen=True)
 class DataReport:
-    """What `scan` found. facts: the good pairs only. labels: None where the values fit no rule."""
+    """What `scan` found. facts: the good pairs only. labels: None where the values fit no rule.
+
+    repair, repaired: of `check --fix`, what was done and the report on the repaired copy.
+    """
 
     images: Path
     masks: Path
@@ -43,11 +48,23 @@ class DataReport:
     facts: tuple[FileFacts, ...]
     labels: LabelSet | None
     labels_sentence: str
+    repair: Repair | None = None
+    repaired: DataReport | None = None
 
     @property
     def errors(self) -> tuple[Finding, ...]:
         """The findings that stop training."""
         return tuple(finding for finding in self.findings if finding.severity == "error")
+
+    @property
+    def pixels(self) -> dict[int, int]:
+        """Pixels of each label value in all good masks, ascending."""
+        return total_counts(fact.counts for fact in self.facts)
+
+    @property
+    def images_with(self) -> Mapping[int, int]:
+        """Good masks in which each label value occurs."""
+        return Counter(value for fact in self.facts for value in fact.counts)
 
     @property
     def failed(self) -> bool:
@@ -86,11 +103,12 @@ def scan(
     Raises DataError if a folder cannot be listed, OptionError for an `ignore` that is no value.
     """
     ignored = ignored_value(ignore)
-    pairs, findings = pair_folders(images, masks)
-    facts = []
+    matching = match_folders(images, masks)
+    pairs, findings = matching.pairs, matching.findings
+    facts: list[FileFacts] = []
     examine = partial(_examine, reading=reading, instances=instances, ignored=ignored)
-    with ThreadPoolExecutor(resources.thread_count()) as pool, progress.track("check", len(pairs), "images") as tracker:
-        for result in pool.map(examine, pairs):
+    with progress.track("check", len(pairs), "images") as tracker:
+        for result in map_ahead(examine, pairs):
             if isinstance(result, FileFacts):
                 facts.append(result)
             else:
@@ -113,6 +131,7 @@ def scan(
             labels, sentence = _meaning(facts, class_names, ignore, numbered)
         except DataError as error:
             findings += _blame(facts, class_names, ignore) or [Finding.of(error, masks)]
+    findings += survey(facts, labels)
     return DataReport(images, masks, tuple(findings), tuple(facts), labels, sentence)
 
 
@@ -120,10 +139,14 @@ def _meaning(
     facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str, numbered: bool
 ) -> tuple[LabelSet, str]:
     """The labels of all masks, and the sentence. numbered: their values number objects. Raises DataError."""
+    counts = total_counts(fact.counts for fact in facts)
     if numbered:
-        return instance_labels(_total(facts), ignore=ignore)
-    solid = {value for fact in facts for value in fact.solid}
-    return find_labels(_total(facts), class_names=class_names, ignore=ignore, solid=solid)
+        return instance_labels(counts, ignore=ignore)
+    return find_labels(counts, class_names=class_names, ignore=ignore, solid=_solid(facts))
+
+
+def _solid(facts: Sequence[FileFacts]) -> set[int]:
+    return {value for fact in facts for value in fact.solid}
 
 
 def _too_few(images: Path, pairs: Sequence[Pair], least: int) -> Finding:
@@ -169,7 +192,9 @@ def _examine(
         findings.append(Finding.of(error, pair.mask))
     try:
         if source and mask is not None and not findings and mask.shape == source.shape[1:]:
-            return measure(pair, source, mask, reading)
+            fact = measure(pair, source, mask, reading)
+            smoothed = fact.objects is not True and is_smoothed(fact.counts, fact.solid)
+            return [_smoothed(fact)] if smoothed else fact
         for _ in bands(source) if source else ():
             continue
     except DataError as error:
@@ -190,6 +215,17 @@ def _picture(path: Path, colours: int) -> Finding:
     return Finding(
         "error", str(path), f"{path} is no mask: it has too many colours.", f"{colours} colours",
         "one exact colour for each class", "save the mask without smoothing or lossy compression, as PNG",
+    )
+
+
+def _smoothed(fact: FileFacts) -> Finding:
+    thin = len(fact.counts) - len(fact.solid)
+    return Finding(
+        "error", str(fact.mask), f"{fact.mask} was smoothed or compressed.",
+        f"{describe_counts(fact.counts)}; {thin} of {len(fact.counts)} values occur at borders only",
+        "one value for each class, without values in between",
+        "save the mask from its source, as PNG and without smoothing; or keepmap check --fix OUT gives each such pixel "
+        "the nearest class",
     )
 
 
@@ -270,38 +306,14 @@ def _within_range(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Fin
     return [fact for fact in facts if fact not in beyond], findings
 
 
-def _total(facts: Sequence[FileFacts]) -> dict[int, int]:
-    """Pixels per label value over all files."""
-    total: Counter[int] = Counter()
-    for fact in facts:
-        total.update(fact.counts)
-    return dict(sorted(total.items()))
-
-
 def _blame(facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str) -> list[Finding]:
-    """A finding for each mask with a stray value, where leaving out the rarest values makes the others fit a rule.
-
-    Empty where that does not help, or most masks would be to blame.
-    """
-    counts = _total(facts)
-    in_files = Counter(value for fact in facts for value in fact.counts)
-    solid = {value for fact in facts for value in fact.solid}
-    order = sorted(counts, key=lambda value: (in_files[value], counts[value]))
-    for number, value in enumerate(order, start=1):
-        after = order[number] if number < len(order) else None
-        if number > _ONE_BY_ONE and after is not None and in_files[after] == in_files[value]:
-            continue
-        stray = set(order[:number])
-        try:
-            rest = {other: count for other, count in counts.items() if other not in stray}
-            labels, _ = find_labels(rest, class_names=class_names, ignore=ignore, solid=solid)
-        except InputError:
-            continue
-        blamed = [fact for fact in facts if stray & fact.counts.keys()]
-        if 2 * len(blamed) > len(facts):
-            return []
-        return [_stray(fact, stray, labels) for fact in blamed]
-    return []
+    """A finding for each mask with a stray value, where leaving out the rarest values makes the others fit a rule."""
+    counts = [fact.counts for fact in facts]
+    found = without_strays(counts, class_names=class_names, ignore=ignore, solid=_solid(facts))
+    if found is None:
+        return []
+    labels, stray = found
+    return [_stray(fact, stray, labels) for fact in facts if stray & fact.counts.keys()]
 
 
 def _stray(fact: FileFacts, stray: set[int], labels: LabelSet) -> Finding:

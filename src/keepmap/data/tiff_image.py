@@ -41,7 +41,7 @@ class TiffImage:
         self._palette = _palette(plane)
         self.dtype = np.dtype(np.uint8) if self._palette is not None else image_dtype(path, plane.dtype)
         self.nodata = None if self._palette is not None else image_nodata(path, plane.dtype, plane.nodata)
-        self.geometry = plane.geometry
+        self.geometry, self.orientation = plane.geometry, plane.orientation
         self.shape = (3 if self._palette is not None else plane.channels - plane.alpha, *plane.shape)
 
     def read(self, window: Window | None = None) -> Array:

@@ -44,7 +44,7 @@ class TiffPlane:
 
     The axes C and S of a file are channels, all others beside Y and X count frames, over all series but thumbnails.
     shape, geometry: of the oriented image. lossy: whether its compression changes values. alpha: whether the last
-    channel is one. nodata: the value of pixels that were not measured, or None.
+    channel is one. nodata: the value of pixels that were not measured, or None. orientation: that was applied, 1..8.
     """
 
     def __init__(self, path: Path, options: ImageOptions = ImageOptions()) -> None:  # noqa: B008
@@ -61,15 +61,15 @@ class TiffPlane:
             self.photometric, self.colormap = page.photometric, page.colormap
             self.lossy = page.compression in _LOSSY
             self.alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
-            self._orientation, self.nodata, geometry = read_tags(page)
-            if geometry.tags and self._orientation != 1:
+            self.orientation, self.nodata, geometry = read_tags(page)
+            if geometry.tags and self.orientation != 1:
                 raise DataError(
-                    f"{path} is georeferenced and has an orientation tag.", found=f"orientation {self._orientation}",
+                    f"{path} is georeferenced and has an orientation tag.", found=f"orientation {self.orientation}",
                     expected="a GeoTIFF that is stored upright", do="write it anew with gdal_translate",
                 )
-            self.geometry = headers.orient_geometry(geometry, self._orientation)
+            self.geometry = headers.orient_geometry(geometry, self.orientation)
             self._size = page.imagelength, page.imagewidth
-            self.shape = self._size[::-1] if headers.turns(self._orientation) else self._size
+            self.shape = self._size[::-1] if headers.turns(self.orientation) else self._size
             self.channels = math.prod(n for n, axis in zip(series.shape, series.axes, strict=True) if axis in "CS")
             self._samples = _samples(path, series, number, options.max_pixels)
 
@@ -77,8 +77,8 @@ class TiffPlane:
         """The samples (h, w, C) of a window of the oriented image, native byte order; None reads all."""
         rows, columns = window or (slice(0, self.shape[0]), slice(0, self.shape[1]))
         with _damage(self.path):
-            stored = self._samples.read(*headers.stored_window(rows, columns, self._orientation, *self._size))
-        return headers.orient(stored, self._orientation)
+            stored = self._samples.read(*headers.stored_window(rows, columns, self.orientation, *self._size))
+        return headers.orient(stored, self.orientation)
 
 
 def _require_an_end(path: Path, head: bytes) -> None:

@@ -72,7 +72,7 @@ def parse_value(text: str) -> int | None:
     return None
 
 
-def solid_values(values: Array) -> set[int]:
+def solid_colours(values: Array) -> set[int]:
     """The values of which some pixel lies amid eight others of the same value; those of thin lines are left out."""
     if min(values.shape) < 3:
         return set()
@@ -87,7 +87,7 @@ def colours_between(counts: Mapping[int, int], solid: Collection[int]) -> set[in
     """Colours that smoothing or lossy compression made, not a person.
 
     Such a colour occurs in thin lines only, and lies on the straight line between two more frequent colours that do
-    not, or next to one of them. counts: pixels per label value. solid: see `solid_values`. Distances in RGB levels.
+    not, or next to one of them. counts: pixels per label value. solid: see `solid_colours`. Distances in RGB levels.
     """
     firm = sorted(set(counts) & set(solid))
     colours = unpack_colours(np.array(firm, np.int64)).astype(float)

@@ -51,11 +51,18 @@ def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
         median_width=int(np.median(widths)),
         mean=tuple(float(m) for m in mean),
         deviation=tuple(float(np.sqrt(max(v, 0.0))) for v in variance),
-        value_range=(min(f.low for f in facts), max(f.high for f in facts)),
+        value_range=_value_range(facts),
         class_shares=tuple(float(s) for s in counts / max(counts.sum(), 1.0)),
         row_offsets=tuple(_row_offset(facts, value) for value in labels.values),
         brighter=_share_brighter(facts, labels),
     )
+
+
+def _value_range(facts: Sequence[FileFacts]) -> tuple[float, float]:
+    dtype = np.dtype(facts[0].dtype)
+    if dtype.kind == "f":
+        return min(f.low for f in facts), max(f.high for f in facts)
+    return 0.0, float(np.iinfo(dtype).max)
 
 
 def _row_offset(facts: Sequence[FileFacts], value: int) -> float:

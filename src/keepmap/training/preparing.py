@@ -17,6 +17,7 @@ from torch import nn
 from keepmap import __version__
 from keepmap.data.classes import ClassNames, named_classes
 from keepmap.data.facts import FileFacts
+from keepmap.data.findings import group_findings
 from keepmap.data.labels import LabelSet
 from keepmap.data.scan import scan
 from keepmap.data.split import Candidate, Division, divide
@@ -140,8 +141,9 @@ def read(
     labels = report.labels
     if labels is None:
         raise DataError(f"{masks} holds no label values.", expected="masks with at least two values")
-    for finding in report.findings:
-        progress.say(f"{finding.severity}: {finding.summary}")
+    for _, findings in group_findings(report.findings):
+        others = f" ({len(findings) - 1} more of this sort: keepmap check)" if len(findings) > 1 else ""
+        progress.say(f"{findings[0].severity}: {findings[0].summary}{others}")
     progress.say(report.labels_sentence)
     return report.facts, labels
 

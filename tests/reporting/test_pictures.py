@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from keepmap.data.labels import LabelSet
-from keepmap.reporting import draw_comparisons
+from keepmap.reporting.pictures import draw_comparisons
 
 LABELS = LabelSet(values=(0, 255), names=("background", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
 
@@ -20,7 +20,7 @@ def test_rows_and_order(count: int, rows: int, tmp_path: Path, monkeypatch: pyte
         shown.append(int((truth != found).sum()))
         return np.zeros((10, 20 + len(shown), 3), np.uint8)
 
-    monkeypatch.setattr("keepmap.reporting.comparison", remember)
+    monkeypatch.setattr("keepmap.reporting.pictures.comparison", remember)
     triples = []
     for index in range(count):
         image, truth, found = (tmp_path / f"{kind}{index}.png" for kind in ("image", "truth", "found"))

@@ -1,0 +1,4 @@
+"""Pictures and pages from results.
+
+Computes nothing that a result does not hold.
+"""

@@ -114,7 +114,7 @@ def difference() -> float:
 
 def measure_training(precision: str, rounds: int) -> dict[str, Any]:
     """Images per second of both, batch 4 at 256 x 256, forward, loss, backward and optimiser."""
-    engine = Engine(make_network(), device="cpu", precision=precision, weight_decay=1e-2)
+    engine = Engine(make_network(), device="cpu", precision=precision)
     (x, y), plain = make_batch(), PlainLoop()
     ours, theirs = seconds_in_turn(lambda: engine.step(x, y, RATE), lambda: plain("train"), rounds)
     return compare("images per second", BATCH, ours, theirs)

@@ -142,7 +142,7 @@ def train(network: Network, data: Data, recipe: Recipe) -> Network:
         padding=0,
     )  # fmt: skip
     batches = Batches(data.train, Sampler(len(data.train), recipe.batch, recipe.seed), recipe.crop, how)
-    engine = Engine(network, device="cpu", precision=resolve_precision("auto", "cpu"), weight_decay=1e-2)
+    engine = Engine(network, device="cpu", precision=resolve_precision("auto", "cpu"))
     for step, x, y in batches.stream(0):
         if step == recipe.steps:
             break

@@ -109,7 +109,7 @@ from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training.engine import Engine
 torch.set_num_threads(1)
 network = build_network("unet", channels=1, classes=2, options={"widths": (8, 16), "checkpointing": True})
-engine = Engine(network, device="cpu", precision="float32", weight_decay=0.0)
+engine = Engine(network, device="cpu", precision="float32")
 small, large = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 4096, 4096)
 engine.step(small, small[:, 0].long(), 1e-3)
 runtime = Runtime(network, device="cpu", precision="float32")

@@ -268,7 +268,7 @@ def test_it_computes_as_it_was_trained(precision: str) -> None:
     network = tiny().eval()
     runtime = Runtime(network, device="cpu", precision=precision)
     x = np.random.default_rng(0).integers(0, 60000, (1, 1, 21, 30)).astype(np.uint16)
-    engine = Engine(tiny(), device="cpu", precision=precision, weight_decay=0.0)
+    engine = Engine(tiny(), device="cpu", precision=precision)
     engine.step(torch.from_numpy(x.astype(np.float32)), torch.zeros(1, 21, 30, dtype=torch.int64), 0.0)
     found = runtime.run(x, "logits")
     inside: Tiny = runtime._network.network  # type: ignore[assignment]

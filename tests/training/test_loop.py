@@ -14,6 +14,7 @@ from keepmap.errors import OutOfMemory, OutputError, RunError, TrainingError
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
 from keepmap.networks.catalogue import build_network
 from keepmap.planning.plan import Plan
+from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors, write_tensors
 from keepmap.training.batches import Batches
@@ -48,7 +49,7 @@ class Noise(Batches):
 def engine() -> Engine:
     torch.manual_seed(0)
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
-    return Engine(network, device="cpu", precision="float32", weight_decay=0.0)
+    return Engine(network, device="cpu", precision="float32", optimiser=OptimiserConfig(weight_decay=0.0))
 
 
 def scores(mean_iou: float) -> Scores:

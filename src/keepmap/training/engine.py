@@ -1,28 +1,34 @@
-"""One optimiser step under Lightning Fabric: device, precision, memory layout, learning rate.
+"""One optimiser step under Lightning Fabric: device, precision, memory layout, gradients in parts, averaged weights.
 
 Knows no data set and no RUN: the loop, the measuring of a step and the benchmarks all take their steps here.
 """
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from keepmap.errors import OptionError
 from keepmap.networks.reach import CONVS
 from keepmap.networks.shortage import told_by_level
-from keepmap.planning.plan import Plan
-from keepmap.training.loss import cross_entropy_dice, loss_of_heads
+from keepmap.planning.recipe import LossConfig, OptimiserConfig
+from keepmap.training.loss import Truth, loss_of, loss_of_heads
 
 _BETAS = (0.9, 0.999)
+_MOMENTUM = 0.9
 _BLOCK = 16
 _LESS_MEMORY = "pass a smaller --batch or --crop, or --checkpointing; or free memory, and --resume what was begun"
 
 
 class Engine:
-    """A network and its AdamW optimiser, ready to step.
+    """A network with its loss and its optimiser, ready to step.
 
     network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place. In channels_last memory, but
     on a CPU in float32, which trains faster without, and where its gradients would be wrong.
@@ -30,9 +36,20 @@ class Engine:
     the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
     micro: crops of one forward and backward pass, to be set at will; 0 for all of a batch at once.
+    judged: what is to be validated and kept: the network, or where the optimiser averages weights a second one with
+    their average. Its norms have the statistics of the network, until `renew_statistics` computes its own.
+    Raises OptionError where the encoder is to learn at a rate of its own and the network has no `encoder`.
     """
 
-    def __init__(self, network: nn.Module, *, device: str, precision: str, weight_decay: float) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        device: str,
+        precision: str,
+        optimiser: OptimiserConfig = OptimiserConfig(),  # noqa: B008
+        loss: LossConfig = LossConfig(),  # noqa: B008
+    ) -> None:
         from lightning_fabric import Fabric  # noqa: PLC0415  (1.5 s to import: only training pays)
 
         fast = device != "cpu" or (precision == "bfloat16" and not any(map(_is_miscomputed, network.modules())))
@@ -41,21 +58,24 @@ class Engine:
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         plugins = [_autocast(device)] if precision == "bfloat16" else []
         self.fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
-        decayed = [p for p in network.parameters() if p.ndim > 1]
-        plain = [p for p in network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-        self.optimiser = torch.optim.AdamW(groups, lr=0.0, betas=_BETAS, fused=True)
+        self.config = optimiser
+        self.optimiser = _optimiser(network, optimiser)
+        self._loss_of = loss_of(loss)
         self._model, self._stepper = self.fabric.setup(self.network, self.optimiser)
         self.micro = 0
         self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
         if self.heads:
             self._model.mark_forward_method("forward_deep")
+        self.judged = copy.deepcopy(self.network).requires_grad_(False) if optimiser.averaging else self.network
+        self._updates = 0
 
-    def step(self, x: Tensor, y: Tensor, learning_rate: float) -> float:
+    def step(self, x: Tensor, y: Tensor, learning_rate: float, pixel_weights: Tensor | None = None) -> float:
         """One step on x (N, C, *S) raw values and y (N, *S) int64; returns the loss before it.
 
-        The gradients of parts of `micro` crops are added up. Cross-entropy counts by the labelled pixels, so that its
-        gradient is that of the whole batch; Dice is each part's own, by the crops. Batch norm sees the parts.
+        pixel_weights: (N, *S) float32, what each pixel counts in cross-entropy and focal; None: all the same.
+        The gradients of parts of `micro` crops are added up. Cross-entropy and focal count by the labelled pixels, so
+        that their gradient is that of the whole batch; Dice and Tversky are each part's own, by the crops. Batch norm
+        sees the parts.
         Where a loss or a gradient is no number it returns NaN or infinity and changes nothing, running statistics
         included. Raises OutOfMemory, after which nothing has changed and the step can be taken again in smaller parts,
         unless it was the optimiser that found no memory for its moments.
@@ -65,16 +85,19 @@ class Engine:
             self.network, x[:size].shape, device=str(self.fabric.device), bytes_per_value=self._width, training=True,
             do=_LESS_MEMORY,
         ):  # fmt: skip
-            return self._step(x, y, size, learning_rate)
+            weights = None if pixel_weights is None else self.fabric.to_device(pixel_weights)
+            return self._step(x, Truth(self.fabric.to_device(y), weights), size, learning_rate)
 
-    def _step(self, x: Tensor, y: Tensor, size: int, learning_rate: float) -> float:
+    def _step(self, x: Tensor, truth: Truth, size: int, learning_rate: float) -> float:
         self._model.train()
+        if self.config.frozen_statistics:
+            _batch_norms(self.network, train=False)
         before = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["share"]
         value = math.nan
         try:
-            value = self._gradients(x, self.fabric.to_device(y), size)
+            value = self._gradients(x, truth, size)
         finally:
             if not math.isfinite(value):
                 with torch.no_grad():
@@ -82,46 +105,133 @@ class Engine:
                         buffer.copy_(old)
         if math.isfinite(value):
             self._stepper.step()
+            self._average()
         return value
 
-    def _gradients(self, x: Tensor, y: Tensor, size: int) -> float:
+    def _gradients(self, x: Tensor, truth: Truth, size: int) -> float:
         """The loss, its gradients left in the parameters; NaN or infinity where one of them is no number."""
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for first in range(0, len(x), size):
-            part = self.fabric.to_device(x[first : first + size]).contiguous(memory_format=self._layout)
-            loss = self._loss(part, y[first : first + size], y)
+            crops = slice(first, first + size)
+            loss = self._loss(self._placed(x[crops]), truth[crops], truth)
             total += float(loss.detach())
             if not math.isfinite(total):
                 return total
             self.fabric.backward(loss)
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        return total if math.isfinite(float(torch.nn.utils.get_total_norm(gradients))) else math.nan
+        learnt = [p for p in self.network.parameters() if p.grad is not None]
+        norm = torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None])
+        if not math.isfinite(float(norm)):
+            return math.nan
+        if self.config.clipping is not None:
+            torch.nn.utils.clip_grads_with_norm_(learnt, self.config.clipping, norm)
+        return total
 
-    def _loss(self, x: Tensor, y: Tensor, whole: Tensor) -> Tensor:
+    def _placed(self, x: Tensor) -> Tensor:
+        placed: Tensor = self.fabric.to_device(x).contiguous(memory_format=self._layout)
+        return placed
+
+    def _loss(self, x: Tensor, truth: Truth, whole: Truth) -> Tensor:
         """Fabric casts in `forward`; in another method on a single device it does not, marked or not."""
         if not self.heads:
-            return cross_entropy_dice(self._model(x), y, whole)
+            return self._loss_of(self._model(x), truth, whole)
         with self.fabric.autocast():
             logits = self._model.forward_deep(x)
-        return loss_of_heads(logits, y, self.heads, whole)
+        return loss_of_heads(self._loss_of, logits, truth, whole, self.heads)
+
+    def _average(self) -> None:
+        """Move the average towards the weights, by 1 - decay; the decay rises with the steps, as (1 + n) / (10 + n)."""
+        if self.judged is self.network:
+            return
+        decay = min(self.config.averaging, (1 + self._updates) / (10 + self._updates))
+        self._updates += 1
+        towards = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+        towards(list(self.judged.parameters()), list(self.network.parameters()), self._updates)
+        self._take_buffers()
+
+    def _take_buffers(self) -> None:
+        for mine, theirs in zip(self.judged.buffers(), self.network.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    def renew_statistics(self, batches: Iterable[Tensor]) -> None:
+        """Give the averaged network the statistics of its own features, over a few batches x (N, C, *S) of training.
+
+        The next step overwrites them. Does nothing, and draws no batch, where the network itself is judged or its
+        statistics are frozen.
+        """
+        if self.judged is self.network or self.config.frozen_statistics:
+            return
+        norms = _batch_norms(self.judged.eval(), train=True)
+        usual = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        try:
+            with torch.no_grad(), self.fabric.autocast():
+                for x in batches if norms else ():
+                    for part in torch.split(x, self.micro or len(x)):
+                        self.judged(self._placed(part))
+        finally:
+            for norm, momentum in zip(norms, usual, strict=True):
+                norm.momentum = momentum
+            self.judged.eval()
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, buffers and optimiser moments under flat names, on the CPU."""
+        """Weights, buffers, optimiser moments and averaged weights under flat names, on the CPU."""
         tensors = {f"network/{name}": tensor for name, tensor in self.network.state_dict().items()}
         for name, parameter in self.network.named_parameters():
-            for key, tensor in self.optimiser.state.get(parameter, {}).items():
-                tensors[f"optimiser/{key}/{name}"] = tensor
+            for key, moment in self.optimiser.state.get(parameter, {}).items():
+                if moment is not None:
+                    tensors[f"optimiser/{key}/{name}"] = moment
+        if self.judged is not self.network:
+            tensors |= {f"average/{name}": parameter for name, parameter in self.judged.named_parameters()}
+            tensors["updates"] = torch.tensor(self._updates)
         return {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor]) -> None:
-        """Take over what `state` returned; the weights must match the network exactly."""
+        """Take over what `state` returned; the weights must match the network exactly.
+
+        Raises KeyError where weights are to be averaged and the state has no average.
+        """
         self.network.load_state_dict(_below("network/", tensors))
         parameters = dict(self.network.named_parameters())
         for key, tensor in _below("optimiser/", tensors).items():
             moment, name = key.split("/", 1)
             like = tensor if moment == "step" else parameters[name]
             self.optimiser.state[parameters[name]][moment] = torch.empty_like(like).copy_(tensor)
+        if self.judged is not self.network:
+            self._updates = int(tensors["updates"])
+            for name, parameter in self.judged.named_parameters():
+                parameter.copy_(tensors[f"average/{name}"])
+            self._take_buffers()
+
+
+def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optimizer:
+    """Of groups by what decays and what learns at which share of the rate. Raises OptionError."""
+    if config.encoder_rate != 1 and not hasattr(network, "encoder"):
+        raise OptionError(
+            "Only a network with an encoder can have it learn at a rate of its own.",
+            found=f"encoder_rate {config.encoder_rate:g} and {type(network).__name__}", expected="encoder_rate 1",
+        )  # fmt: skip
+    groups: dict[tuple[bool, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        share = config.encoder_rate if name.startswith("encoder.") else 1.0
+        groups.setdefault((parameter.ndim > 1, share), []).append(parameter)
+    settings = [
+        {"params": members, "weight_decay": config.weight_decay * decays, "share": share}
+        for (decays, share), members in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+    ]
+    if config.optimiser == "sgd":
+        return torch.optim.SGD(settings, lr=0.0, momentum=_MOMENTUM, nesterov=True, fused=True)
+    return torch.optim.AdamW(settings, lr=0.0, betas=_BETAS, fused=True)
+
+
+def _batch_norms(network: nn.Module, *, train: bool) -> list[_BatchNorm]:
+    """The layers of a network that gather statistics, in the mode asked for."""
+    norms = [m for m in network.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
+    for norm in norms:
+        norm.train(train)
+    return norms
 
 
 def _autocast(device: str) -> Any:
@@ -145,9 +255,3 @@ def _is_miscomputed(layer: nn.Module) -> bool:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def learning_rate(step: int, plan: Plan) -> float:
-    """Linear warm-up, then half a cosine down to 0 at the last step (Loshchilov 2017, without restarts)."""
-    rising = min(1.0, (step + 1) / plan.warm_up)
-    return plan.learning_rate * rising * (0.5 + 0.5 * math.cos(math.pi * step / plan.steps))

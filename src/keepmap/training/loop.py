@@ -17,11 +17,12 @@ from keepmap.errors import RunError, TrainingError
 from keepmap.metrics.confusion import Scores
 from keepmap.planning.plan import FORMAT, Plan
 from keepmap.planning.planner import replan
+from keepmap.planning.recipe import learning_rate
 from keepmap.protocols import Progress, Silent, Tracker
 from keepmap.resources import Stopwatch
 from keepmap.runs import RunFolder, check_names, read_tensors, write_tensors
 from keepmap.training.batches import Batches
-from keepmap.training.engine import Engine, learning_rate
+from keepmap.training.engine import Engine
 from keepmap.training.interrupt import caught_signals
 
 _SAVE_SECONDS = 120.0
@@ -73,7 +74,7 @@ def fit(
         bar.advance(at.step * plan.batch)
         for step, x, y in () if over else batches.stream(at.step):
             torch.manual_seed(plan.seed * 1_000_003 + step)
-            loss = engine.step(x, y, learning_rate(step, plan))
+            loss = engine.step(x, y, learning_rate(step, plan.steps, engine.config))
             bar.advance(plan.batch, loss=loss)
             at.step, at.seconds, at.signal = step + 1, spent + watch.seconds, interrupt.signal
             at.bad = 0 if math.isfinite(loss) else at.bad + 1
@@ -94,7 +95,7 @@ def fit(
             if ending:
                 break
     if not run.model_file.exists():
-        write_tensors(run.model_file, engine.network.state_dict())
+        write_tensors(run.model_file, engine.judged.state_dict())
     return at
 
 
@@ -136,7 +137,7 @@ def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], 
     at.validated = at.step
     if mean >= at.best:
         at.best, at.best_step = mean, at.step
-        write_tensors(run.model_file, engine.network.state_dict(), step=at.step, mean_iou=mean)
+        write_tensors(run.model_file, engine.judged.state_dict(), step=at.step, mean_iou=mean)
     at.validation_seconds = watch.seconds
     save(engine, run, at)
 

@@ -5,7 +5,7 @@ Puts plan, network, engine and loop together; each of them is told only what it 
 
 from __future__ import annotations
 
-from functools import partial
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,12 @@ from keepmap.data.classes import ClassNames
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
 from keepmap.errors import RunError
+from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import ImageOptions, TrainOptions
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
+from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Progress
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder
@@ -28,6 +30,9 @@ from keepmap.training.lock import locked
 from keepmap.training.loop import Position, fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.validation import validate
+
+_RENEWING = 32
+"""Crops from which the statistics of an averaged network are computed before it is validated."""
 
 
 def begin(
@@ -114,7 +119,12 @@ def _train(
         value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,
     )  # fmt: skip
     batches = Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how)
-    engine = Engine(network, device=plan.device, precision=plan.precision, weight_decay=plan.weight_decay)
+    optimiser = OptimiserConfig(learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, warm_up=plan.warm_up)
+    engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser)
     _say_plan(plan, engine, progress)
-    score = partial(validate, network, held_out, parts.labels, device=plan.device, precision=plan.precision)
+
+    def score() -> Scores:
+        engine.renew_statistics(batches.draw(step)[0] for step in range(math.ceil(_RENEWING / plan.batch)))
+        return validate(engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision)
+
     return fit(engine, plan, batches, score, run, progress)

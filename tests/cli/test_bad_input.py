@@ -165,7 +165,7 @@ CASES: dict[str, tuple[Break, str, str]] = {
     "id beyond a gap": (id_beyond_a_gap, "b.png", "value 7, which is not a label"),
     "colour-coded among others": (colour_coded, "b.png", "is colour-coded, unlike the other masks"),
     "smoothed colours": (smoothed_colours, "b.png", "colour 100,0,0, which is not a label"),
-    "blurred": (blurred, "masks", "without smoothing or JPEG"),
+    "blurred": (blurred, "masks", "was smoothed or compressed"),
     "JPEG mask": (jpeg_mask, "b.jpg", "whose compression changes label values"),
     "photograph": (photograph, "b.png", "is no mask: it has too many colours"),
     "transparent mask": (transparent, "b.png", "has transparent pixels, whose label is unknown"),

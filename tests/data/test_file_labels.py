@@ -50,6 +50,15 @@ def test_as_a_scan_says(kind: str, tmp_path: Path) -> None:
     assert found[0].instances is (kind == "objects")
 
 
+def test_one_mask_of_other_values_among_binary_ones_is_named(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{name}.png" for name in "abc"]
+    for path, values in zip(paths, ([0, 255], [0, 1, 2], [255, 0]), strict=True):
+        Image.fromarray(np.array([values], np.uint8)).save(path)
+    with pytest.raises(DataError, match=r"b\.png contains 2 values that are no labels"):
+        find_file_labels(paths, class_names=None, ignore="auto", instances="auto", progress=Silent())
+    assert find_file_labels(paths, class_names=None, ignore="255", instances="auto", progress=Silent())[0].count == 3
+
+
 def test_no_rule(tmp_path: Path) -> None:
     Image.fromarray(np.array([[3, 90]], np.uint8)).save(tmp_path / "m.png")
     with pytest.raises(DataError, match="fit no rule"):

@@ -209,6 +209,16 @@ def test_instance_masks_are_recognised_and_counted_as_one_class(tmp_path: Path, 
     assert (plain.labels is None) is (first > 1)
 
 
+def test_one_mask_of_objects_among_binary_ones_is_to_blame(data: Path) -> None:
+    mask = np.zeros((9, 122))
+    for number in range(30):
+        mask[2:5, 4 * number : 4 * number + 3] = number + 1
+    add(data, "b", mask)
+    finding = only(check(data))
+    assert finding.summary.endswith("masks/b.png contains 30 values that are no labels.")
+    assert finding.expected == "0 background, 255 foreground"
+
+
 def test_a_stray_value_is_laid_at_the_door_of_its_file(data: Path) -> None:
     mask = np.zeros((9, 12))
     mask[:3], mask[0, 0] = 255, 128

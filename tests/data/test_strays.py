@@ -1,6 +1,8 @@
 """Values of few masks are strays where the others then fit a rule."""
 
-from keepmap.data.strays import total_counts, without_strays
+import pytest
+
+from keepmap.data.strays import beside_binary, total_counts, without_strays
 
 
 def test_the_rarest_go_first() -> None:
@@ -9,6 +11,20 @@ def test_the_rarest_go_first() -> None:
     assert found is not None
     assert (found[0].values, found[1]) == ((0, 255), {7, 128})
     assert total_counts(masks) == {0: 620, 7: 20, 128: 1, 255: 59}
+
+
+@pytest.mark.parametrize(
+    ("masks", "stray"),
+    [
+        ([{0, 255}, {0, 255}, {0, 5, 255}, {0}], {5}),
+        ([{0, 255}, {0, 5, 255}], set()),
+        ([{0, 255}, {0, 1, 255}, {0, 1}], set()),
+        ([{0}, {0}, {0, 1}], set()),
+    ],
+)
+def test_what_stands_beside_binary_masks(masks: list[set[int]], stray: set[int]) -> None:
+    assert beside_binary(masks, class_names=None, ignore="auto", instances="auto") == stray
+    assert beside_binary(masks, class_names=None, ignore="5", instances="auto") == set()
 
 
 def test_most_masks_are_never_to_blame() -> None:

@@ -14,9 +14,10 @@ import numpy as np
 from keepmap.data.classes import ClassNames
 from keepmap.data.instances import collapse, holds_objects, number_their_objects
 from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
-from keepmap.data.labels import LabelSet
+from keepmap.data.labels import LabelSet, unknown_values
 from keepmap.data.masks import read_mask
 from keepmap.data.smoothing import solid_values
+from keepmap.data.strays import beside_binary
 from keepmap.options import ImageOptions
 from keepmap.protocols import Progress
 
@@ -38,6 +39,7 @@ def find_file_labels(
     counts: Counter[int] = Counter()
     solid: set[int] = set()
     told: set[bool | None] = set()
+    held: list[dict[int, int]] = []
     with progress.track("read masks", len(masks), "masks") as tracker:
         for path in masks:
             mask = read_mask(path, reading)
@@ -45,9 +47,15 @@ def find_file_labels(
             values, pixels = np.unique(mask, return_counts=True)
             found = dict(zip(values.tolist(), pixels.tolist(), strict=True))
             counts.update(found)
+            held.append(found)
             solid.update(solid_values(mask, found))
             told.add(holds_objects(mask))
             tracker.advance()
+    stray = beside_binary(held, class_names=class_names, ignore=ignore, instances=instances)
+    for path, found in zip(masks, held, strict=True):
+        if unknown := {value: pixels for value, pixels in found.items() if value in stray}:
+            labels, _ = find_labels({0: 1, 255: 1}, class_names=None, ignore=ignore)
+            raise unknown_values(path, unknown, sum(found.values()), labels)
     if number_their_objects(instances, class_names is not None, told):
         apart = {value: count for value, count in counts.items() if value in (0, ignored)}
         return instance_labels(apart | {1: counts.total() - sum(apart.values())}, ignore=ignore)

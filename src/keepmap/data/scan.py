@@ -24,7 +24,7 @@ from keepmap.data.masks import read_mask
 from keepmap.data.pairing import Pair, match_folders
 from keepmap.data.repair import Repair
 from keepmap.data.smoothing import is_smoothed
-from keepmap.data.strays import total_counts, without_strays
+from keepmap.data.strays import beside_binary, total_counts, without_strays
 from keepmap.data.survey import survey
 from keepmap.data.values import LARGEST_VALUE, is_coloured
 from keepmap.errors import DataError, first_few
@@ -119,6 +119,8 @@ def scan(
     facts, strangers = _of_one_kind(facts)
     findings += strangers
     facts, strangers = _of_one_coding(facts)
+    findings += strangers
+    facts, strangers = _beside_binary(facts, class_names, ignore, instances)
     findings += strangers
     if numbered := number_their_objects(instances, class_names is not None, {fact.objects for fact in facts}):
         facts = [_as_objects(fact, ignored) for fact in facts]
@@ -280,6 +282,20 @@ def _of_one_coding(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Fi
         for fact in few
     ]  # fmt: skip
     return [fact for fact in facts if fact not in few], findings
+
+
+def _beside_binary(
+    facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str, instances: str
+) -> tuple[list[FileFacts], list[Finding]]:
+    """The facts of the masks of 0 and 255, if most hold these alone, and a finding for each other."""
+    masks = [fact.counts for fact in facts]
+    stray = beside_binary(masks, class_names=class_names, ignore=ignore, instances=instances)
+    if not stray:
+        return list(facts), []
+    labels, _ = find_labels({0: 1, 255: 1}, class_names=None, ignore=ignore)
+    near, beyond = _within_range([fact for fact in facts if stray & fact.counts.keys()])
+    rest = [fact for fact in facts if not stray & fact.counts.keys()]
+    return rest, [*beyond, *(_stray(fact, stray, labels) for fact in near)]
 
 
 def _as_objects(fact: FileFacts, ignored: int | None) -> FileFacts:

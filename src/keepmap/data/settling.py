@@ -21,7 +21,7 @@ from keepmap.data.classes import ClassNames
 from keepmap.data.instances import number_their_objects
 from keepmap.data.label_rules import find_labels, ignored_value
 from keepmap.data.labels import LabelSet
-from keepmap.data.strays import total_counts, without_strays
+from keepmap.data.strays import beside_binary, total_counts, without_strays
 from keepmap.data.values import is_coloured, value_text
 from keepmap.errors import DataError, OptionError
 
@@ -75,6 +75,10 @@ def settle(looks: Sequence[Look], *, class_names: ClassNames | None, ignore: str
     """
     if not looks:
         raise DataError("No mask can be read.", expected="masks", do="look at the findings of keepmap check")
+    stray = beside_binary(
+        [seen.counts for seen in looks if not seen.lossy], class_names=class_names, ignore=ignore, instances=instances
+    )
+    looks = [seen for seen in looks if not stray & seen.counts.keys()]
     if number_their_objects(instances, class_names is not None, {seen.objects for seen in looks if not seen.lossy}):
         return Key(False, (), ())
     ignored = ignored_value(ignore)

@@ -24,6 +24,20 @@ def total_counts(masks: Iterable[Mapping[int, int]]) -> dict[int, int]:
     return dict(sorted(total.items()))
 
 
+def beside_binary(
+    masks: Sequence[Collection[int]], *, class_names: ClassNames | None, ignore: str, instances: str
+) -> set[int]:
+    """The values beside 0 and 255, where more masks hold these two alone than any others: else 255 would be ignored.
+
+    masks: the values of each. Empty where that is not so, and where the user said what the values mean.
+    """
+    if class_names is not None or ignore != "auto" or instances == "yes":
+        return set()
+    others = [set(values) - {0, 255} for values in masks]
+    binary = sum(not other and 255 in values for values, other in zip(masks, others, strict=True))
+    return set().union(*others) if binary > sum(map(bool, others)) else set()
+
+
 def without_strays(
     masks: Sequence[Mapping[int, int]], *, class_names: ClassNames | None, ignore: str, solid: Collection[int] | None
 ) -> tuple[LabelSet, set[int]] | None:

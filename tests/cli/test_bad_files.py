@@ -5,8 +5,13 @@ The numbers are those of the table of faults that keepmap is to survive.
 
 from __future__ import annotations
 
+import json
+import math
 import os
+import re
+import shutil
 import struct
+import unicodedata
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -212,6 +217,60 @@ def test_13_labels_above_255_are_not_cut(data: Path, capsys: pytest.CaptureFixtu
     text = said(["check", str(data / "images"), str(data / "masks")], capsys)
     assert "masks 16-bit grey (4)" in text
     assert "found 999 (62 %), 0 (38 %)" in text
+
+
+def test_21_equal_images_are_named_before_they_leak(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = said(["check", str(data / "images"), str(data / "masks")], capsys, 0)
+    assert "warning: " in text
+    assert "a.png has the same pixels as 3 other images. found" in text
+    assert "remove the copies, or keepmap check --fix OUT does" in text
+
+
+def test_22_names_of_any_letters_are_paired_and_unprintable_ones_refused(
+    data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    composed, decomposed = (unicodedata.normalize(form, "b\u00fc") for form in ("NFC", "NFD"))
+    for old, (image, mask) in {"b": (composed, decomposed), "c": ("two 'words\"",) * 2, "d": ("-d",) * 2}.items():
+        (data / "images" / f"{old}.png").rename(data / "images" / f"{image}.png")
+        (data / "masks" / f"{old}.png").rename(data / "masks" / f"{mask}.png")
+    words = ["check", str(data / "images"), str(data / "masks")]
+    assert "ready to train" in said(words, capsys, 0)
+    for name in (b"line\nbreak.png", b"latin\xfc.png"):
+        shutil.copyfile(data / "images" / "a.png", os.fsencode(data / "images") + b"/" + name)
+    files = ["--html", str(data / "page.html"), "--json", str(data / "report.json"), "--fix", str(data / "out")]
+    text = said([*words, *files], capsys)
+    for shown in ("'line\\nbreak.png'", "'latin\\udcfc.png'"):
+        assert f"The file {shown} has characters in its name that cannot be printed. do rename it" in text
+    quarantined = {path.name for path in (data / "out" / "quarantine" / "images").iterdir()}
+    assert {"latin_.png", "line_break.png"} <= quarantined
+
+
+def test_26_32_34_any_size_empty_and_ignored_masks_and_absent_classes(
+    data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
+    sizes = {"a": (41, 53), "b": (37, 45), "c": (40, 50), "d": (33, 61), "e": (35, 35)}
+    for seed, (name, (height, width)) in enumerate(sizes.items()):
+        image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        mask = (image[..., 0] > 99).astype(np.uint8) + (name == "a") * (image[..., 1] > 200)
+        mask = {"c": np.zeros_like(mask), "d": np.full_like(mask, 255)}.get(name, mask)
+        Image.fromarray(image).save(data / "images" / f"{name}.png")
+        Image.fromarray(mask.astype(np.uint8)).save(data / "masks" / f"{name}.png")
+    (data / "held.txt").write_text("b\n")
+    folders, run = [str(data / "images"), str(data / "masks")], str(data / "run")
+    said(["train", *folders, "-o", run, "--model", "unet", "--steps", "3", "--crop", "32", "--batch", "2", "--device",
+          "cpu", "--validation", str(data / "held.txt")], capsys, 0)  # fmt: skip
+    rows = [json.loads(line) for line in (data / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [row["loss"] for row in rows if "loss" in row]
+    assert losses and all(map(math.isfinite, losses))
+    said(["predict", run, folders[0], "-o", str(data / "out")], capsys, 0)
+    for name, (height, width) in sizes.items():
+        with Image.open(data / "out" / f"{name}.png") as mask:
+            assert mask.size == (width, height)
+    for folder in folders:
+        (Path(folder) / "a.png").unlink()
+    text = said(["evaluate", run, *folders, "-q"], capsys, 0)
+    assert re.search(r"class 2 0 \S+ \S+ \S+ n/a", text)
 
 
 def test_23_one_pixel_is_an_image(data: Path, capsys: pytest.CaptureFixture[str]) -> None:

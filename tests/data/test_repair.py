@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -200,6 +201,42 @@ def test_colours_become_ids_and_are_listed(tmp_path: Path) -> None:
     report = check(tmp_path / "out")
     assert not report.failed
     assert set(report.pixels) == {0, 1}
+
+
+def test_every_format_is_kept_repaired_or_quarantined_with_the_reason(tmp_path: Path) -> None:
+    zarr = pytest.importorskip("zarr")
+    images, masks = draw(tmp_path / "data", 8)
+    pixels, values = ([np.array(Image.open(side / f"{n}.png")) for n in range(8)] for side in (images, masks))
+    for number in range(1, 8):
+        for side in (images, masks):
+            (side / f"{number}.png").unlink()
+    for number in (1, 5):
+        np.save(images / f"{number}.npy", pixels[number])
+        np.save(masks / f"{number}.npy", values[number])
+    for number in (2, 6):
+        for side, array in ((images, pixels), (masks, values)):
+            zarr.save_array(side / f"{number}.zarr", array[number])
+    for number in (3, 7):
+        tifffile.imwrite(images / f"{number}.ome.tif", pixels[number], photometric="rgb")
+        tifffile.imwrite(masks / f"{number}.tif", values[number], compression="jpeg" if number == 7 else None)
+    Image.fromarray(pixels[4]).save(images / "4.webp", lossless=True)
+    Image.fromarray(values[4]).convert("RGB").save(masks / "4.webp", quality=60)
+    Image.fromarray(values[0]).save(masks / "0.bmp")
+    (masks / "0.png").unlink()
+    (images / "5.npy").write_bytes((images / "5.npy").read_bytes()[:200])
+    chunk = next(path for path in (images / "6.zarr").rglob("*") if path.is_file() and path.name != "zarr.json")
+    chunk.write_bytes(b"broken")
+    done = mend(images, masks, tmp_path / "out")
+    assert not check(tmp_path / "out").failed
+    assert done.pairs == 6
+    changed = {Path(change.file).name: change.problem for change in done.changes if "images" not in change.file}
+    assert changed == {"4.webp": "smoothed or compressed", "7.tif": "smoothed or compressed"} | dict.fromkeys(
+        ("5.npy", "6.zarr"), "its partner cannot be used"
+    )
+    assert all("damaged" not in change.problem or change.done.startswith("copied") for change in done.changes)
+    kept = {path.name for path in (tmp_path / "out" / "images").iterdir()}
+    assert kept == {"0.png", "1.npy", "2.zarr", "3.ome.tif", "4.webp", "7.ome.tif"}
+    assert (tmp_path / "out" / "quarantine" / "images" / "6.zarr" / "zarr.json").is_file()
 
 
 def test_names_that_differ_in_case_are_paired(tmp_path: Path) -> None:

@@ -195,6 +195,42 @@ def test_a_network_of_keepmap_is_not_wanted_again(data: Path, tmp_path: Path) ->
     assert keepmap.load(run.path).runtime.classes == 3
 
 
+def darker(*, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+    """An augmentation of the user's own."""
+    return {"image": np.uint8(image * np.random.random()), "mask": mask}
+
+
+def test_an_own_augmentation_is_needed_again_to_resume(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, masks = data / "images", data / "masks"
+    network = keepmap.build_model("unet", channels=3, classes=3, widths=(4, 8))
+    run = keepmap.train(images, masks, tmp_path / "run", network=network, augment=darker, **SHORT)
+    with pytest.raises(RunError, match="begun with augment=, the callable darker") as caught:
+        keepmap.train(out=run.path, resume=True)
+    assert "augment=..." in caught.value.do
+    assert keepmap.train(out=run.path, resume=True, augment=darker).steps == 1
+    plain = keepmap.train(images, masks, tmp_path / "plain", network=network, **SHORT)
+    with pytest.raises(RunError, match="begun without augment="):
+        keepmap.train(out=plain.path, resume=True, augment=darker)
+    monkeypatch.setattr("keepmap.api.go_on", lambda *_: (_Steps(object()), Position(step=3, signal=2)))
+    with pytest.raises(Interrupted) as interrupted:
+        keepmap.train(out=run.path, resume=True, augment=darker)
+    assert interrupted.value.do == f'keepmap.train(out="{run.path}", resume=True, augment=...)'
+
+
+def test_a_preview_is_a_picture_and_nothing_else(data: Path, tmp_path: Path) -> None:
+    network = keepmap.build_model("unet", channels=3, classes=3, widths=(4, 8))
+    file = tmp_path / "sheet.png"
+    run = keepmap.train(data / "images", data / "masks", preview=file, network=network, **SHORT)
+    assert (run.path, run.steps, run.plan.crop) == (file, 0, 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+    with Image.open(file) as picture:
+        assert picture.width > 1000
+    with pytest.raises(OptionError, match="what a new training begins with"):
+        keepmap.train(out=tmp_path, resume=True, preview=file)
+
+
 def test_an_interrupt_of_an_own_run_says_how_to_go_on(
     data: Path, own_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

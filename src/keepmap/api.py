@@ -15,9 +15,10 @@ from keepmap.config import from_arguments, write_text
 from keepmap.data.classes import named_classes
 from keepmap.data.convert import Conversion, Reading, convert_annotations
 from keepmap.data.drawn import draw_dataset
+from keepmap.data.pipeline import Pipeline
 from keepmap.data.repair import IMAGES, MASKS, repair, require_new
 from keepmap.data.scan import DataReport, scan
-from keepmap.errors import Interrupted, OptionError
+from keepmap.errors import OptionError
 from keepmap.evaluation import evaluate_folders, evaluate_run
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
@@ -47,8 +48,7 @@ from keepmap.reporting.pictures import draw_comparisons
 from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.torch_runtime import Runtime
-from keepmap.training.loop import Position
-from keepmap.training.session import begin, go_on
+from keepmap.training.session import begin, draw_preview, go_on, raise_if_interrupted
 from keepmap.weights.importing import import_file
 
 StrPath = str | PathLike[str]
@@ -158,6 +158,8 @@ def train(
     offline: bool = False,
     init: str | None = None,
     network: Segmenter | None = None,
+    augment: Pipeline | None = None,
+    preview: StrPath | None = None,
     time: str | None = None,
     steps: int | None = None,
     epochs: int | None = None,
@@ -180,34 +182,33 @@ def train(
     network: an object in place of `model`; a copy is trained, from the weights it has. The RUN can build one of keepmap
     again. Of your own `nn.Module`, one that passes `check_segmenter`, it holds the weights and the name of the class:
     it is needed again as network= wherever the RUN is used.
+    augment: a callable that changes the crops in place of keepmap's own augmentation, see `data.pipeline.Pipeline`;
+    albumentations' Compose is one. It is needed again to resume.
+    preview: a PNG file. The crops that the training would begin with are drawn into it, and nothing is trained: the Run
+    that comes back has no steps, and the picture for its path. `out` is not needed then.
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
     Raises DataError with everything that is wrong before the first step, ContractError for an object that is no
     network, Interrupted after Ctrl-C (the state is saved).
     """
     options = from_arguments(TrainOptions, locals())
     show = progress or Silent()
+    if preview is not None:
+        if resume or images is None or masks is None:
+            raise OptionError("--preview draws what a new training begins with.", expected="IMAGES MASKS")
+        plan = draw_preview(Path(images), Path(masks), Path(preview), options, show, network, augment)
+        return Run(Path(preview), plan, best=-1.0, best_step=0, steps=0, seconds=0.0)
     if out is None:
         raise OptionError("No RUN folder is named.", expected="-o RUN")
     run = RunFolder(Path(out))
     if resume:
         if images is not None or masks is not None or options != TrainOptions():
             raise OptionError("--resume takes no folders and no options: the RUN knows them.", do=f"-o {out} --resume")
-        plan, position = go_on(run, show, network)
+        plan, position = go_on(run, show, network, augment)
     elif images is None or masks is None:
         raise OptionError("Images and masks are needed.", expected="IMAGES MASKS -o RUN, or -o RUN --resume")
     else:
-        plan, position = begin(Path(images), Path(masks), run, options, show, network)
-    return _ended(run, plan, position, own=network is not None)
-
-
-def _ended(run: RunFolder, plan: Plan, position: Position, *, own: bool) -> Run:
-    if position.signal:
-        foreign = own and run.read_config().foreign
-        again = f'keepmap.train(out="{run.path}", resume=True, network=...)' if foreign else ""
-        raise Interrupted(
-            f"Interrupted after step {position.step} of {plan.steps}; the state is saved.",
-            signal=position.signal, do=again or f"keepmap train -o {run.path} --resume",
-        )  # fmt: skip
+        plan, position = begin(Path(images), Path(masks), run, options, show, network, augment)
+    raise_if_interrupted(run, plan, position, network, augment)
     return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
 
 

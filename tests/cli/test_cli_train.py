@@ -45,7 +45,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     ((folders, _, options),) = calls
     assert folders == (Path("images"), Path("masks"), Path("run"))
     defaults = {field.name: field.default for field in fields(TrainOptions)}
-    assert options == defaults | {"resume": False, "time": "5m", "seed": 3, "weights": "none"}
+    assert options == defaults | {"resume": False, "preview": None, "time": "5m", "seed": 3, "weights": "none"}
     assert capsys.readouterr().out.splitlines() == [
         "plan [x]",
         "train: 10/10 images in 0:00, loss 0.250",
@@ -108,6 +108,16 @@ def test_resume_needs_no_folders(calls: list[tuple[Any, ...]]) -> None:
     assert main(["train", "-o", "run", "--resume"]) == 0
     assert calls[0][0] == (None, None, Path("run"))
     assert calls[0][2]["resume"] is True
+
+
+def test_a_preview_needs_no_run_and_claims_none(
+    calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "images", "masks", "--preview", "sheet.png"]) == 0
+    assert calls[0][0] == (Path("images"), Path("masks"), None)
+    assert calls[0][2]["preview"] == Path("sheet.png")
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == "crops   of the first steps, drawn into my run; nothing was trained"
 
 
 def test_quiet(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:

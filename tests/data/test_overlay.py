@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from keepmap.data.classes import ClassNames
 from keepmap.data.label_rules import find_labels
 from keepmap.data.labels import IGNORE_INDEX, LabelSet, default_colours
-from keepmap.data.overlay import comparison, draw_differences, draw_overlay, to_rgb
+from keepmap.data.overlay import comparison, contact_sheet, draw_differences, draw_overlay, to_rgb
 
 RNG = np.random.default_rng(0)
 GROUND = find_labels({0: 1, 255: 1}, class_names=None, ignore="auto")[0]
@@ -106,3 +106,24 @@ def test_all_classes_fit_the_legend() -> None:
 def test_a_truth_that_is_all_ignored_is_drawn() -> None:
     image, truth = np.zeros((3, 20, 20), np.uint8), np.full((20, 20), IGNORE_INDEX)
     assert comparison(image, truth, np.zeros((20, 20), int), GROUND).ndim == 3
+
+
+@pytest.mark.parametrize(("size", "channels", "dtype"), [(32, 1, np.uint16), (96, 3, np.uint8), (400, 5, np.float32)])
+def test_a_contact_sheet_shows_every_crop_and_names_what_occurs(size: int, channels: int, dtype: type) -> None:
+    images = [(RNG.random((channels, size, size)) * 200 + 20 * i).astype(dtype) for i in range(5)]
+    classes = [np.full((size, size), i % 2, np.int16) for i in range(5)]
+    notes = [("name", "around road")] * 5
+    sheet = contact_sheet(images, classes, notes, ROADS)
+    assert 300 < sheet.shape[1] <= 2200
+    assert sheet.shape[0] < 1500
+    one = contact_sheet(images[:1], classes[:1], notes[:1], ROADS)
+    assert one.size < sheet.size
+    ignored = contact_sheet(images, [np.full_like(y, IGNORE_INDEX) for y in classes], notes, ROADS)
+    assert not np.array_equal(ignored[-40:], sheet[-40:])
+
+
+def test_the_crops_of_a_contact_sheet_are_shown_on_one_scale() -> None:
+    dark, light = (np.full((1, 160, 160), value, np.uint16) for value in (100, 60_000))
+    sheet = contact_sheet([dark, light], [np.zeros((160, 160), np.int16)] * 2, [("", "")] * 2, GROUND)
+    middle = sheet[100, :, 0]
+    assert {0, 255} <= set(middle.tolist())

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from keepmap.data.augment import Augmentation
-from keepmap.data.sampling import Sampler
+from keepmap.data.pipeline import Own
+from keepmap.data.sampling import Focus, Sampler
 from keepmap.training.batches import Batches
 
 HOW = Augmentation(
@@ -67,3 +68,34 @@ def test_errors_of_the_thread_arrive() -> None:
     broken = Batches(Broken(), Sampler(3, 2, 0), 32, HOW)  # type: ignore[arg-type]
     with pytest.raises(OSError, match=r"gone\.png"):
         next(broken.stream(0))
+
+
+def test_crops_around_a_class_have_it() -> None:
+    sampler = Sampler(3, 4, 0, Focus(0.5, (0.0, 1.0), ((), (0, 2))))
+    drawn = Batches(Drawn(), sampler, 32, HOW)  # type: ignore[arg-type]
+    for step in range(3):
+        y = drawn.draw(step)[1]
+        assert (np.asarray(y[1::2]) == 1).any(axis=(1, 2)).all()
+
+
+def test_an_own_augmentation_is_called_between_the_steps_and_leaves_what_they_draw_alone() -> None:
+    calls: list[float] = []
+
+    def own(*, image: np.ndarray, mask: np.ndarray) -> dict[str, np.ndarray]:
+        calls.append(float(torch.rand(())))
+        return {"image": image, "mask": mask}
+
+    drawn = Batches(Drawn(), Sampler(3, 2, 0), 32, HOW, own=Own(own, 2))  # type: ignore[arg-type]
+    stream = drawn.stream(3)
+    torch.manual_seed(0)
+    wanted = torch.rand(4)
+    torch.manual_seed(0)
+    for done in range(2, 9, 2):
+        step, _, _ = next(stream)
+        assert torch.equal(torch.rand(1), wanted[step - 3 : step - 2])
+        assert len(calls) == done
+    again, whole = calls.copy(), len(set(calls))
+    calls.clear()
+    next(drawn.stream(5))
+    assert calls == again[4:6]
+    assert whole == 8

@@ -22,6 +22,9 @@ def train(
     masks: Annotated[Path | None, typer.Argument(metavar="MASKS", help="folder of masks, same stems")] = None,
     out: Annotated[Path | None, typer.Option("--out", "-o", metavar="RUN", help="folder for the result")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="go on with RUN, which knows its folders")] = False,
+    preview: Annotated[
+        Path | None, typer.Option("--preview", metavar="FILE", help="draw the first crops into a PNG, and do not train")
+    ] = None,
     quiet: Quiet = False,
     **options: Any,
 ) -> None:
@@ -33,7 +36,10 @@ def train(
 
     progress = make_progress(quiet)
     options["set"] = parse_settings(options["set"]) if options["set"] else None
-    run = keepmap.train(images, masks, out, resume=resume, **options, progress=progress)
+    run = keepmap.train(images, masks, out, resume=resume, preview=preview, **options, progress=progress)
+    if preview is not None:
+        progress.say(f"crops   of the first steps, drawn into {run.path}; nothing was trained")
+        return
     if run.best >= 0:
         progress.say(f"best mean IoU on held-out images  {run.best:.4f}, at step {run.best_step} of {run.steps}")
     progress.say(f"keepmap predict {shlex.quote(str(run.path))} IMAGE... -o OUT")

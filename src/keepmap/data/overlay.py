@@ -25,6 +25,8 @@ _IGNORED_GREY = 150
 _SAMPLED = 1_000_000  # pixels that the range of an image is judged by
 
 _CELL = (340, 640)  # px: the least and the most width of one picture in a comparison
+_SMALL_CELL = (160, 288)  # the same on a contact sheet
+_SHEET_WIDTH = 2200  # px, that a contact sheet may have
 _MARGIN, _GAP, _TITLE, _FONT, _SWATCH = 22, 14, 30, 15, 14
 
 
@@ -119,14 +121,37 @@ def comparison(image: Array, truth: Array, prediction: Array, labels: LabelSet) 
         ("Prediction", "", _tint(picture, prediction, labels, 0.55, line)),
         ("Differences", verdict, draw_differences(picture, truth, prediction)),
     ]
-    entries = _legend(labels, truth, prediction)
-    return _sheet(cells, entries)
+    entries = [*_legend(labels, truth, prediction), ("right", (132, 132, 132)), ("wrong", _WRONG)]
+    return _sheet([cells], entries + _not_counted([truth]))
 
 
-def _scaled(arrays: Sequence[Array]) -> list[Array]:
+def contact_sheet(
+    images: Sequence[Array], indices: Sequence[Array], notes: Sequence[tuple[str, str]], labels: LabelSet
+) -> Picture:
+    """Crops, each beside itself under its classes, in rows above a legend: (H', W', 3) uint8.
+
+    images: (C, H, W) of one size and dtype, shown on one scale of brightness; indices: (H, W), negative where ignored;
+    notes: what stands left and right above each.
+    """
+    width = images[0].shape[2]
+    strip = to_rgb(np.concatenate(images, axis=2))
+    cells = []
+    for place, (classes, (title, note)) in enumerate(zip(indices, notes, strict=True)):
+        crop = strip[:, place * width : (place + 1) * width]
+        picture, classes = _scaled([crop, classes], _SMALL_CELL)
+        tinted = _tint(picture, classes, labels, 0.5, max(1, len(picture) // width))
+        between = np.full((len(picture), 4, 3), _PAPER, np.uint8)
+        cells.append((title, note, np.concatenate([picture, between, tinted], axis=1)))
+    column = cells[0][2].shape[1] + _GAP
+    across = min(len(cells), max(1, (_SHEET_WIDTH - 2 * _MARGIN + _GAP) // column))
+    rows = [cells[first : first + across] for first in range(0, len(cells), across)]
+    return _sheet(rows, _legend(labels, *indices) + _not_counted(indices))
+
+
+def _scaled(arrays: Sequence[Array], cell: tuple[int, int] = _CELL) -> list[Array]:
     """Arrays (H, W, ...) enlarged or thinned by one whole factor to a width that suits a cell."""
     height, width = arrays[0].shape[:2]
-    least, most = _CELL
+    least, most = cell
     longest = max(height, width)
     if longest < least:
         factor = -(-least // longest)
@@ -135,32 +160,36 @@ def _scaled(arrays: Sequence[Array]) -> list[Array]:
     return [array[::step, ::step] for array in arrays]
 
 
-def _legend(labels: LabelSet, truth: Array, prediction: Array) -> list[tuple[str, Colour]]:
-    """What each colour stands for: the classes that occur, then right, wrong and ignored."""
-    present = np.union1d(truth, prediction).tolist()
+def _legend(labels: LabelSet, *indices: Array) -> list[tuple[str, Colour]]:
+    """What the colours of the classes that occur stand for; a ground that is not tinted is left out."""
+    present = {i for array in indices for i in np.unique(array).tolist()}
     entries = [(labels.names[i], labels.colours[i]) for i in range(labels.count) if i in present]
     if _has_background(labels):
         entries = [entry for entry in entries if entry[0] != labels.names[0]]
-    grey = (_IGNORED_GREY + 30,) * 3
-    entries += [("right", (132, 132, 132)), ("wrong", _WRONG)]
-    return [*entries, ("not counted", grey)] if (truth < 0).any() else entries
+    return entries
 
 
-def _sheet(cells: Sequence[tuple[str, str, Picture]], entries: Sequence[tuple[str, Colour]]) -> Picture:
-    """Titled cells in a row above a legend, on paper."""
-    height, width = cells[0][2].shape[:2]
-    column = max(width, 190)
-    total = 2 * _MARGIN + len(cells) * column + (len(cells) - 1) * _GAP
+def _not_counted(indices: Sequence[Array]) -> list[tuple[str, Colour]]:
+    return [("not counted", (_IGNORED_GREY + 30,) * 3)] if any((array < 0).any() for array in indices) else []
+
+
+def _sheet(cells: Sequence[Sequence[tuple[str, str, Picture]]], entries: Sequence[tuple[str, Colour]]) -> Picture:
+    """Rows of titled cells, all of one size, above a legend, on paper."""
+    height, width = cells[0][0][2].shape[:2]
+    column, across = max(width, 190), len(cells[0])
+    total = 2 * _MARGIN + across * column + (across - 1) * _GAP
     font = ImageFont.load_default(_FONT)
     rows = _flow(entries, total - 2 * _MARGIN, font)
-    legend_top = _MARGIN + _TITLE + height + 18
+    below = _TITLE + height + _GAP
+    legend_top = _MARGIN + len(cells) * below + 18 - _GAP
     sheet = Image.new("RGB", (total, legend_top + 26 * len(rows) + _MARGIN - 8), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    for place, (title, note, picture) in enumerate(cells):
-        left = _MARGIN + place * (column + _GAP)
-        draw.text((left, _MARGIN), title, _INK, font)
-        draw.text((left + width, _MARGIN), note, _FAINT, font, anchor="ra")
-        sheet.paste(Image.fromarray(picture), (left, _MARGIN + _TITLE))
+    for top, row_of_cells in zip(range(_MARGIN, legend_top, below), cells, strict=False):
+        for place, (title, note, picture) in enumerate(row_of_cells):
+            left = _MARGIN + place * (column + _GAP)
+            draw.text((left, top), title, _INK, font)
+            draw.text((left + width, top), note, _FAINT, font, anchor="ra")
+            sheet.paste(Image.fromarray(picture), (left, top + _TITLE))
     for line, row in enumerate(rows):
         for left, name, colour in row:
             top = legend_top + 26 * line

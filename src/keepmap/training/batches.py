@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from itertools import count
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from keepmap.data.augment import Augmentation, training_crop
+from keepmap.data.pipeline import Own, own_crop
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
 
@@ -25,26 +27,38 @@ _AHEAD = 2
 class Batches:
     """x (N, C, crop, crop) float32 raw values and y (N, crop, crop) int64 of any step.
 
-    store: the decoded training images; crop: side in pixels.
+    store: the decoded training images; crop: side in pixels; own: the user's augmentation, in place of `how`.
     """
 
     store: SampleStore
     sampler: Sampler
     crop: int
     how: Augmentation
+    own: Own | None = None
 
     def draw(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of `step`."""
         xs, ys = [], []
         for i in range(self.sampler.batch):
-            image, classes = self.store.get(self.sampler.image(step, i))
-            x, y = training_crop(image, classes, self.crop, self.how, self.sampler.generator(step, i))
+            x, y = self._crop(step, i)
             xs.append(x)
             ys.append(y)
         return torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys)).long()
 
+    def _crop(self, step: int, i: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+        image, classes = self.store.get(self.sampler.image(step, i))
+        random, wanted = self.sampler.generator(step, i), self.sampler.wanted(step, i)
+        if self.own is None:
+            return training_crop(image, classes, self.crop, self.how, random, wanted)
+        return own_crop(image, classes, self.crop, self.how, random, self.own, wanted)
+
     def stream(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, x, y) for every step from `first` on, without end, the next ones drawn while one is in use."""
+        """(step, x, y) for every step from `first` on, without end, the next ones drawn while one is in use.
+
+        A callable of the user's is called between the steps: it draws from the global generators, and so do they.
+        """
+        if self.own is not None:
+            yield from ((step, *self.draw(step)) for step in count(first))
         with ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches") as pool:
             ahead: list[Future[tuple[Tensor, Tensor]]] = []
             try:

@@ -47,7 +47,10 @@ _MEASURING = 0.03
 
 @dataclass(frozen=True)
 class Split:
-    """What split.json holds: the folders, the options of the training, the stems of both parts and their groups."""
+    """What split.json holds: the folders, the options of the training, the stems of both parts and their groups.
+
+    augment: the name of the callable that was handed over as augment=, "" for none.
+    """
 
     images: str
     masks: str
@@ -56,6 +59,7 @@ class Split:
     validation: tuple[str, ...]
     rule: str = "none"
     groups: dict[str, str] = field(default_factory=dict)
+    augment: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,15 +6,17 @@ Puts plan, network, engine and loop together; each of them is told only what it 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames
+from keepmap.data.pipeline import Own, Pipeline, pipeline_name
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
-from keepmap.errors import RunError
+from keepmap.errors import Interrupted, RunError
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import ImageOptions, TrainOptions
@@ -29,6 +31,7 @@ from keepmap.training.engine import Engine
 from keepmap.training.lock import locked
 from keepmap.training.loop import Position, fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
+from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.validation import validate
 
 _RENEWING = 32
@@ -36,27 +39,54 @@ _RENEWING = 32
 
 
 def begin(
-    images: Path, masks: Path, run: RunFolder, options: TrainOptions, progress: Progress, given: Segmenter | None = None
+    images: Path,
+    masks: Path,
+    run: RunFolder,
+    options: TrainOptions,
+    progress: Progress,
+    given: Segmenter | None = None,
+    augment: Pipeline | None = None,
 ) -> tuple[Plan, Position]:
     """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made.
 
     given: the network to train a copy of, in place of one that the options or the plan choose.
+    augment: what changes the crops in place of keepmap's own augmentation.
     """
     run.check_free()
     ready = prepare(images, masks, options, progress, given)
     run.create()
     with locked(run, progress):
         run.check_new()
-        write_json(run.split_file, to_dict(ready.split), format=FORMAT)
+        split = replace(ready.split, augment="" if augment is None else pipeline_name(augment))
+        write_json(run.split_file, to_dict(split), format=FORMAT)
         write_json(run.plan_file, ready.plan.rows(), format=PLAN_FORMAT)
         run.write_config(ready.config)
-        return ready.plan, _train(ready.network, ready.plan, ready.parts, run, options, progress)
+        return ready.plan, _train(ready.network, ready.plan, ready.parts, run, options, progress, augment)
 
 
-def go_on(run: RunFolder, progress: Progress, given: Segmenter | None = None) -> tuple[Plan, Position]:
+def draw_preview(
+    images: Path,
+    masks: Path,
+    file: Path,
+    options: TrainOptions,
+    progress: Progress,
+    given: Segmenter | None = None,
+    augment: Pipeline | None = None,
+) -> Plan:
+    """Scan and plan as `begin` does, then draw the crops that it would begin with into `file`, and train nothing."""
+    check_preview(file)
+    ready = prepare(images, masks, options, progress, given)
+    batches = _batches(ready.network, ready.plan, ready.parts, options, augment)
+    write_preview(batches, ready.parts.labels, ready.config.dtype, file)
+    return ready.plan
+
+
+def go_on(
+    run: RunFolder, progress: Progress, given: Segmenter | None = None, augment: Pipeline | None = None
+) -> tuple[Plan, Position]:
     """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts.
 
-    given: a network of the user's own that the RUN was begun with.
+    given: a network of the user's own that the RUN was begun with. augment: the callable that it was begun with.
     """
     config = run.read_config()
     if not run.plan_file.is_file():
@@ -67,10 +97,12 @@ def go_on(run: RunFolder, progress: Progress, given: Segmenter | None = None) ->
     use_cpu()
     network = run.make_network(config, given)
     with locked(run, progress):
-        return _go_on(run, config, network, progress)
+        return _go_on(run, config, network, augment, progress)
 
 
-def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) -> tuple[Plan, Position]:
+def _go_on(
+    run: RunFolder, config: RunConfig, network: Any, augment: Pipeline | None, progress: Progress
+) -> tuple[Plan, Position]:
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
     if not run.last_file.is_file():
@@ -78,6 +110,7 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
             f"{run.path} was stopped before its first step.", found="no checkpoints/last.safetensors in it",
             do=f"delete {run.path} and train again",
         )  # fmt: skip
+    _check_same_augment(run, split.augment, augment)
     resolve_device(plan.device)
     names = ClassNames(config.labels.names, config.labels.values) if split.options.classes else None
     facts, labels = read(Path(split.images), Path(split.masks), names, split.options, progress)
@@ -90,10 +123,36 @@ def _go_on(run: RunFolder, config: RunConfig, network: Any, progress: Progress) 
         )
     parts = parts_of(facts, labels, split)
     say_network(config.network, config.options, plan.because["network"], progress)
-    return plan, _train(network, plan, parts, run, split.options, progress)
+    return plan, _train(network, plan, parts, run, split.options, progress, augment)
 
 
-def _say_plan(plan: Plan, engine: Engine, progress: Progress) -> None:
+def raise_if_interrupted(
+    run: RunFolder, plan: Plan, at: Position, given: Segmenter | None, augment: Pipeline | None
+) -> None:
+    """Raise Interrupted, with how to go on, where a signal ended the training."""
+    if not at.signal:
+        return
+    objects = ", network=..." * (given is not None and run.read_config().foreign)
+    objects += ", augment=..." * (augment is not None)
+    again = f'keepmap.train(out="{run.path}", resume=True{objects})' if objects else ""
+    raise Interrupted(
+        f"Interrupted after step {at.step} of {plan.steps}; the state is saved.",
+        signal=at.signal, do=again or f"keepmap train -o {run.path} --resume",
+    )  # fmt: skip
+
+
+def _check_same_augment(run: RunFolder, before: str, now: Pipeline | None) -> None:
+    """Raise RunError where a RUN that was begun with a callable goes on without, or the other way round."""
+    if before and now is None:
+        raise RunError(
+            f"{run.path} was begun with augment=, the callable {before}, which no file holds.",
+            do=f'keepmap.train(out="{run.path}", resume=True, augment=...); the command line cannot',
+        )
+    if now is not None and not before:
+        raise RunError(f"{run.path} was begun without augment=.", do="leave it out, or begin a new RUN")
+
+
+def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -> None:
     """The rest of the plan in two lines, three with several heads; the whole of it is in plan.json."""
     limit = "" if plan.seconds is None else f", at most {max(plan.seconds, 0):.0f} s"
     progress.say(
@@ -102,26 +161,38 @@ def _say_plan(plan: Plan, engine: Engine, progress: Progress) -> None:
     )
     ways = "left-right flips (top and bottom differ)" if plan.upright else "flips and transposition"
     turned = f", {plan.invert:.0%} inverted" if plan.invert else ""
-    progress.say(f"augment {ways}, scale {plan.scale[0]}-{plan.scale[1]}, light{turned}")
+    said = f"{ways}, scale {plan.scale[0]}-{plan.scale[1]}, light{turned}"
+    progress.say(f"augment {said if own is None else f'by {pipeline_name(own.pipeline)}, the callable, alone'}")
     if engine.heads:
         weights = ", ".join(f"{weight:.3g}" for _, weight in engine.heads)
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
-def _train(
-    network: Any, plan: Plan, parts: Parts, run: RunFolder, reading: ImageOptions, progress: Progress
-) -> Position:
-    limit = free_memory() // 4
-    store = SampleStore(parts.train, parts.labels, limit, reading)
-    held_out = SampleStore(parts.validation, parts.labels, limit // 4, reading)
+def _batches(network: Any, plan: Plan, parts: Parts, reading: ImageOptions, augment: Pipeline | None) -> Batches:
+    """What the plan says the crops are drawn by, from decoded images in a quarter of the free memory."""
+    store = SampleStore(parts.train, parts.labels, free_memory() // 4, reading)
     how = Augmentation(
         scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=plan.gain, shift=plan.shift,
         value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,
     )  # fmt: skip
-    batches = Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how)
+    own = None if augment is None else Own(augment, parts.labels.count)
+    return Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how, own)
+
+
+def _train(
+    network: Any,
+    plan: Plan,
+    parts: Parts,
+    run: RunFolder,
+    reading: ImageOptions,
+    progress: Progress,
+    augment: Pipeline | None = None,
+) -> Position:
+    batches = _batches(network, plan, parts, reading, augment)
+    held_out = SampleStore(parts.validation, parts.labels, free_memory() // 16, reading)
     optimiser = OptimiserConfig(learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, warm_up=plan.warm_up)
     engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser)
-    _say_plan(plan, engine, progress)
+    _say_plan(plan, engine, batches.own, progress)
 
     def score() -> Scores:
         engine.renew_statistics(batches.draw(step)[0] for step in range(math.ceil(_RENEWING / plan.batch)))

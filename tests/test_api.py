@@ -83,7 +83,7 @@ def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
         keepmap.train(data / "images", data / "masks")
     with pytest.raises(OptionError, match="Images and masks are needed"):
         keepmap.train(out=tmp_path / "run")
-    with pytest.raises(OptionError, match="takes no folders and no options"):
+    with pytest.raises(OptionError, match="takes no folders and no options but --workers"):
         keepmap.train(out=run.path, resume=True, seed=3)
     with pytest.raises(RunError, match="is no RUN"):
         keepmap.train(out=tmp_path / "absent", resume=True)
@@ -234,7 +234,7 @@ def test_a_preview_is_a_picture_and_nothing_else(data: Path, tmp_path: Path) -> 
 def test_an_interrupt_of_an_own_run_says_how_to_go_on(
     data: Path, own_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepmap.api.go_on", lambda *_: (_Steps(object()), Position(step=3, signal=2)))
+    monkeypatch.setattr("keepmap.api.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
     with pytest.raises(Interrupted) as caught:
         keepmap.train(out=own_run.path, resume=True, network=Own())
     assert caught.value.do == f'keepmap.train(out="{own_run.path}", resume=True, network=...)'

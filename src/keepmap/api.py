@@ -170,6 +170,8 @@ def train(
     precision: Precision = "auto",
     crop: int | None = None,
     batch: int | None = None,
+    workers: int | None = None,
+    deterministic: bool = False,
     checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -187,6 +189,7 @@ def train(
     preview: a PNG file. The crops that the training would begin with are drawn into it, and nothing is trained: the Run
     that comes back has no steps, and the picture for its path. `out` is not needed then.
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
+    Only workers can be others then, which changes nothing in the result.
     Raises DataError with everything that is wrong before the first step, ContractError for an object that is no
     network, Interrupted after Ctrl-C (the state is saved).
     """
@@ -201,9 +204,9 @@ def train(
         raise OptionError("No RUN folder is named.", expected="-o RUN")
     run = RunFolder(Path(out))
     if resume:
-        if images is not None or masks is not None or options != TrainOptions():
-            raise OptionError("--resume takes no folders and no options: the RUN knows them.", do=f"-o {out} --resume")
-        plan, position = go_on(run, show, network, augment)
+        if images is not None or masks is not None or options != TrainOptions(workers=options.workers):
+            raise OptionError("--resume takes no folders and no options but --workers.", do=f"-o {out} --resume")
+        plan, position = go_on(run, show, network, augment, workers=options.workers)
     elif images is None or masks is None:
         raise OptionError("Images and masks are needed.", expected="IMAGES MASKS -o RUN, or -o RUN --resume")
     else:

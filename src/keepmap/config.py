@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
+import sys
 import types
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keepmap.errors import InputError, OptionError, OutputError, RunError, nearest
+from keepmap.errors import DiskFull, InputError, OptionError, OutputError, RunError, nearest
 
 T = TypeVar("T")
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""No room on the device, the user's quota used up, a file larger than allowed."""
 
 
 def option(default: Any, help: str) -> Any:  # noqa: A002
@@ -101,24 +105,52 @@ def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
 
 
 @contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the name `path` when the block ends well, else it goes away.
 
-    `path` so holds the old or the whole new content, whenever the process dies. Raises OutputError for an OSError.
+    `path` so holds the old or the whole new content, whenever the process dies. keep: the name that the old file takes;
+    a process that dies at the wrong moment leaves it under that name alone. Content and names are on the disk at the
+    end. Raises DiskFull where there is no room, OutputError for another OSError.
     """
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         partial.replace(path)
+        _sync_folder(path.parent)
     except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written; a file that was there is as it was.", found=error.strerror or str(error)
-        ) from error
+        raise not_written(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             partial.unlink()
+
+
+def not_written(path: Path, error: OSError) -> OutputError:
+    """The error for a file that could not be written: DiskFull where that was the reason."""
+    found, kept = error.strerror or str(error), "a file that was there is as it was"
+    if error.errno not in _NO_ROOM:
+        return OutputError(f"{path} cannot be written; {kept}.", found=found)
+    return DiskFull(
+        f"The disk is full: {path} cannot be written; {kept}.", found=found,
+        do="free some room there; a training goes on with --resume",
+    )  # fmt: skip
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in `folder` to the disk, where the system can."""
+    if sys.platform == "win32":
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EBADF):  # file systems that sync no folders
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ Knows nothing of images, networks or the command line, except the exit code each
     │   ├── DataError         an image, a mask or a folder of them
     │   ├── RunError          a RUN folder that is none, is broken or belongs to something else
     │   ├── OutputError       an output that cannot be written or would be overwritten
+    │   │   └── DiskFull      no room for it, which is nobody's mistake             exit 1
     │   ├── WeightsError      a file of weights that is broken, unsafe or of another network
     │   └── MissingPackage    an optional package that is not installed
     ├── DownloadError         weights that could not be fetched                     exit 1
@@ -70,6 +71,12 @@ class RunError(InputError):
 
 class OutputError(InputError):
     """An output cannot be written, or writing it would destroy something."""
+
+
+class DiskFull(OutputError):
+    """There is no room for an output; a file that was there is as it was."""
+
+    exit_code = 1
 
 
 class WeightsError(InputError):

@@ -74,6 +74,8 @@ class TrainOptions(ImageOptions, LabelOptions):
     precision: Precision = option("auto", "auto, float32 or bfloat16")
     crop: int | None = option(None, "side of the training crops in pixels; default: planned")
     batch: int | None = option(None, "crops per optimiser step; default: planned")
+    workers: int | None = option(None, "processes that draw batches, 0 for a thread; default: 0, up to 8 for a GPU")
+    deterministic: bool = option(False, "the same weights each time, to the bit, on the same machine")
     checkpointing: bool = option(False, "recompute activations in the backward pass: less memory for a third more time")
 
 

@@ -8,28 +8,35 @@ Knows names and formats, not how a training proceeds. Loading one takes its path
     split.json             the folders, the options, the names of training and held-out images
     metrics.jsonl          one line per report of the loss and per validation
     checkpoints/last.safetensors    weights, optimiser and, in its header, the position: where --resume goes on
+    checkpoints/previous.safetensors    the one before, for when the last is damaged
     .lock                  while it is trained: the process that does so
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
+import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from keepmap.config import from_dict, read_json, to_dict, whole_file, write_json, write_text
+from keepmap.config import from_dict, not_written, read_json, to_dict, whole_file, write_json, write_text
 from keepmap.data.labels import LabelSet
-from keepmap.errors import OptionError, OutputError, RunError, first_few
+from keepmap.errors import DiskFull, OptionError, OutputError, RunError, first_few
 from keepmap.networks.candidate import Segmenter, candidate
 from keepmap.networks.catalogue import build_network
+from keepmap.units import in_bytes
 
 FORMAT = 1
 
@@ -88,6 +95,11 @@ class RunFolder:
         return self.path / "checkpoints" / "last.safetensors"
 
     @property
+    def previous_file(self) -> Path:
+        """The state before the last one."""
+        return self.path / "checkpoints" / "previous.safetensors"
+
+    @property
     def lock_file(self) -> Path:
         """There while a process trains into the RUN, with its id."""
         return self.path / ".lock"
@@ -130,14 +142,14 @@ class RunFolder:
             )
         return from_dict(RunConfig, read_json(self.config_file, format=FORMAT), str(self.config_file), RunError)
 
-    def append_metrics(self, **figures: float | int | str | None) -> None:
+    def append_metrics(self, **figures: float | int | str | Sequence[str] | None) -> None:
         """Add one line to metrics.jsonl; what is no number becomes null. Raises OutputError."""
         plain = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
         try:
             with self.metrics_file.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(plain) + "\n")
         except OSError as error:
-            raise OutputError(f"{self.metrics_file} cannot be written.", found=error.strerror or str(error)) from error
+            raise not_written(self.metrics_file, error) from error
 
     def trim_metrics(self, step: int, validated: int) -> None:
         """Leave in metrics.jsonl what was known at `step`, the last validation at `validated`; whole or not at all.
@@ -217,8 +229,12 @@ def _known(line: str, step: int, validated: int) -> bool:
         return False
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> None:
-    """Write tensors and a JSON header so that `path` holds the old or the whole new file. Raises OutputError."""
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], *, keep: Path | None = None, **header: Any) -> None:
+    """Write tensors and a JSON header so that `path` holds the old or the whole new file; keep: as in `whole_file`.
+
+    A digest of all of it is in the file: damage is found when it is read. Raises DiskFull, also where it is known
+    beforehand, and OutputError.
+    """
     plain: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in tensors.items():
@@ -226,27 +242,66 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], **header: Any) -> N
         place = held.untyped_storage().data_ptr()
         plain[name] = held.clone() if place in seen else held  # tied weights: the format has no shared memory
         seen.add(place)
+    text = json.dumps(header)
     try:
         path.parent.mkdir(exist_ok=True)
-        with whole_file(path) as partial:
-            save_file(plain, partial, metadata={"format": "pt", "keepmap": json.dumps(header)})
-    except (OSError, SafetensorError) as error:
-        raise OutputError(f"{path} cannot be written; a file that was there is as it was.", found=str(error)) from error
+        check_room(path, sum(tensor.nbytes for tensor in plain.values()))
+        with whole_file(path, keep=keep) as partial:
+            try:
+                save_file(plain, partial, metadata={"format": "pt", "keepmap": text, "digest": _digest(plain, text)})
+            except SafetensorError as error:
+                raise _as_system_error(error) from error
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def check_room(path: Path, needed: int) -> None:
+    """Raise DiskFull unless the disk that `path` will be on has `needed` bytes free."""
+    free = shutil.disk_usage(path.parent).free
+    if free < needed:
+        raise DiskFull(
+            f"The disk is too full for {path}.", found=f"{in_bytes(free)} free", expected=f"{in_bytes(needed)}",
+            do="free some room there; a training goes on with --resume",
+        )  # fmt: skip
+
+
+def _as_system_error(error: SafetensorError) -> OSError:
+    """The error of the operating system that safetensors tells of in words."""
+    number = re.search(r"os error (\d+)", str(error))
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else OSError(str(error))
+
+
+def _digest(tensors: Mapping[str, Tensor], header: str) -> str:
+    """128 bits over names, types, shapes and values of the tensors, and over the header."""
+    total = hashlib.blake2b(header.encode(), digest_size=16)
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the JSON header of a file that `write_tensors` wrote. Raises RunError."""
+    """The tensors and the JSON header of a file that `write_tensors` wrote. Raises RunError, for a flipped bit too."""
     try:
         with safe_open(path, framework="pt") as file:
-            header = json.loads((file.metadata() or {}).get("keepmap", "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+            words = file.metadata() or {}
+            text = words.get("keepmap", "{}")
+            header = json.loads(text)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(
             f"{path} cannot be read.", found=str(error), expected="a safetensors file written by keepmap"
         ) from error
+    if "digest" in words and words["digest"] != _digest(tensors, text):
+        raise RunError(
+            f"{path} is damaged.", found="content that does not have the digest it was saved with",
+            expected="the file as keepmap wrote it", do="restore it from a copy",
+        )  # fmt: skip
+    return tensors, header
 
 
-def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path | str) -> None:
     """Raise RunError unless both hold the same names and shapes; names the first five that differ."""
     if gaps := differences(found, expected):
         raise RunError(

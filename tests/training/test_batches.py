@@ -1,6 +1,16 @@
-"""Batches depend on the step alone, whatever was drawn before."""
+"""Batches depend on the step alone, whatever was drawn before, and whoever draws it."""
 
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +19,11 @@ import torch
 from keepmap.data.augment import Augmentation
 from keepmap.data.pipeline import Own
 from keepmap.data.sampling import Focus, Sampler
-from keepmap.training.batches import Batches
+from keepmap.errors import OptionError, TrainingError
+from keepmap.protocols import Silent
+from keepmap.runs import RunFolder
+from keepmap.training.batches import Batches, worker_count
+from keepmap.training.lock import locked
 
 HOW = Augmentation(
     scale=(0.7, 1.4),
@@ -26,17 +40,52 @@ HOW = Augmentation(
 class Drawn:
     """Three images held in memory, in place of files."""
 
+    facts = tuple(SimpleNamespace(image=Path(f"{name}.png")) for name in "abc")
+
     def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         random = np.random.default_rng(index)
         return random.integers(0, 256, (3, 50, 60), dtype=np.uint8), random.integers(0, 2, (50, 60)).astype(np.int16)
 
 
-def batches() -> Batches:
-    return Batches(Drawn(), Sampler(3, 2, 0), 32, HOW)  # type: ignore[arg-type]
+class Deadly(Drawn):
+    """Its workers die, of the image `b`: each time, or while there is a file that the first takes away."""
+
+    def __init__(self, once: Path | None = None) -> None:
+        self.once = once
+
+    def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        if index == 1 and (self.once is None or self.once.exists()):
+            if self.once is not None:
+                self.once.unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().get(index)
+
+
+class Lines(Silent):
+    """Remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def batches(store: Drawn | None = None, workers: int = 0) -> Batches:
+    return Batches(store or Drawn(), Sampler(3, 2, 0), 32, HOW, workers=workers)  # type: ignore[arg-type]
+
+
+def forking(test: object) -> object:
+    """For tests with worker processes."""
+    here = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
+    return here(pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")(test))
+
+
+WORKERS = [0, pytest.param(2, marks=[pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")])]
 
 
 def test_shapes_and_types() -> None:
-    x, y = batches().draw(0)
+    _, x, y = next(batches().stream(0, Silent()))
     assert (tuple(x.shape), x.dtype, tuple(y.shape), y.dtype) == (
         (2, 3, 32, 32),
         torch.float32,
@@ -45,29 +94,115 @@ def test_shapes_and_types() -> None:
     )
 
 
-def test_a_stream_gives_every_step_once_and_the_same_from_anywhere() -> None:
-    whole = list(islice(batches().stream(0), 7))
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_stream_gives_every_step_once_and_the_same_from_anywhere(workers: int) -> None:
+    whole = list(islice(batches(workers=workers).stream(0, Silent()), 7))
     assert [step for step, _, _ in whole] == list(range(7))
-    for step, x, y in islice(batches().stream(4), 3):
+    for step, x, y in islice(batches().stream(4, Silent()), 3):
         assert torch.equal(x, whole[step][1])
         assert torch.equal(y, whole[step][2])
-        assert torch.equal(x, batches().draw(step)[0])
+        assert np.array_equal(x.numpy(), batches().draw(step)[0])
 
 
-def test_a_stream_can_be_left() -> None:
-    for step, _, _ in batches().stream(0):
+@pytest.mark.parametrize("workers", WORKERS)
+def test_a_stream_can_be_left(workers: int) -> None:
+    for step, _, _ in batches(workers=workers).stream(0, Silent()):
         if step == 1:
             break
 
 
-def test_errors_of_the_thread_arrive() -> None:
-    class Broken:
-        def get(self, index: int) -> None:
-            raise OSError("gone.png")
+@pytest.mark.parametrize("workers", WORKERS)
+def test_an_error_in_a_worker_arrives_with_the_name_of_the_file(workers: int) -> None:
+    class Broken(Drawn):
+        def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            raise ZeroDivisionError("by nothing")
 
-    broken = Batches(Broken(), Sampler(3, 2, 0), 32, HOW)  # type: ignore[arg-type]
-    with pytest.raises(OSError, match=r"gone\.png"):
-        next(broken.stream(0))
+    with pytest.raises(TrainingError, match=r"[abc]\.png cannot be made a crop of") as caught:
+        next(batches(Broken(), workers).stream(0, Silent()))
+    assert caught.value.found == "ZeroDivisionError: by nothing"
+
+
+@forking
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+    (tmp_path / "once").touch()
+    lines = Lines()
+    drawn = list(islice(batches(Deadly(tmp_path / "once"), 2).stream(0, lines), 6))
+    assert [step for step, _, _ in drawn] == list(range(6))
+    assert all(np.array_equal(x.numpy(), batches().draw(step)[0]) for step, x, _ in drawn)
+    assert len(lines.said) == 1 and "died at step" in lines.said[0]
+
+
+@forking
+def test_workers_that_keep_dying_end_the_training() -> None:
+    lines = Lines()
+    with pytest.raises(TrainingError, match="died 4 times") as caught:
+        list(islice(batches(Deadly(), 1).stream(0, lines), 6))
+    assert len(lines.said) == 3
+    assert "b.png" in caught.value.found
+    assert "--workers 0" in caught.value.do
+
+
+ORPHAN = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from test_batches import batches
+from keepmap.protocols import Silent
+from keepmap.runs import RunFolder
+from keepmap.training.lock import locked
+with locked(RunFolder(Path(sys.argv[2])), Silent()):
+    stream = batches(workers=2).stream(0, Silent())
+    next(stream)
+    print(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(), flush=True)
+    sys.stdin.read()
+"""
+
+
+@forking
+def test_workers_end_with_a_parent_that_is_killed_and_do_not_hold_its_lock(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", ORPHAN, str(Path(__file__).parent), str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        children = [int(word) for word in parent.stdout.readline().split()]
+        assert len(children) == 2
+        parent.kill()
+    with locked(RunFolder(tmp_path), Silent()):
+        pass
+    deadline = time.monotonic() + 60
+    while any(Path(f"/proc/{child}").exists() for child in children) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(Path(f"/proc/{child}").exists() for child in children)
+
+
+def test_a_batch_that_does_not_come_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    said = threading.Event()
+
+    class Slow(Drawn):
+        def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+            said.wait()
+            return super().get(index)
+
+    class Heard(Lines):
+        def say(self, text: str) -> None:
+            super().say(text)
+            said.set()
+
+    monkeypatch.setattr("keepmap.training.batches._SLOW_SECONDS", 0.01)
+    lines = Heard()
+    next(batches(Slow()).stream(0, lines))
+    assert len(lines.said) == 1
+    assert "still waiting for the batch of step 0" in lines.said[0] and ".png" in lines.said[0]
+
+
+def test_who_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepmap.training.batches.thread_count", lambda: 16)
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert [worker_count(None, device) for device in ("cpu", "cuda", "mps")] == [0, 8, 0]
+    assert [worker_count(wanted, "cpu") for wanted in (0, 3)] == [0, 3]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert (worker_count(None, "cuda"), worker_count(0, "cpu")) == (0, 0)
+    with pytest.raises(OptionError, match="needs Linux"):
+        worker_count(2, "cpu")
 
 
 def test_crops_around_a_class_have_it() -> None:
@@ -86,7 +221,7 @@ def test_an_own_augmentation_is_called_between_the_steps_and_leaves_what_they_dr
         return {"image": image, "mask": mask}
 
     drawn = Batches(Drawn(), Sampler(3, 2, 0), 32, HOW, own=Own(own, 2))  # type: ignore[arg-type]
-    stream = drawn.stream(3)
+    stream = drawn.stream(3, Silent())
     torch.manual_seed(0)
     wanted = torch.rand(4)
     torch.manual_seed(0)
@@ -96,6 +231,6 @@ def test_an_own_augmentation_is_called_between_the_steps_and_leaves_what_they_dr
         assert len(calls) == done
     again, whole = calls.copy(), len(set(calls))
     calls.clear()
-    next(drawn.stream(5))
+    next(drawn.stream(5, Silent()))
     assert calls == again[4:6]
     assert whole == 8

@@ -2,7 +2,9 @@
 
 import json
 import os
+import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,10 +62,19 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, steps: int) -> None:
         nonlocal count
         count += 1
         if count == steps:
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
         return real(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(loop.Engine, "step", step)
+
+
+def same(one: RunFolder, other: RunFolder) -> bool:
+    """Whether the last states and the models of two RUNs have the same bits."""
+    for first, second in ((one.last_file, other.last_file), (one.model_file, other.model_file)):
+        expected, found = read_tensors(first)[0], read_tensors(second)[0]
+        if expected.keys() != found.keys() or not all(torch.equal(t, found[name]) for name, t in expected.items()):
+            return False
+    return True
 
 
 def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
@@ -84,10 +95,15 @@ def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_p
     assert network.mean.item() > 1
 
 
-@pytest.mark.parametrize("stops", [(1,), (3,), (2, 2), (6,), (4, 2)])
+@pytest.mark.parametrize(
+    ("stops", "workers"), [((1,), 0), ((3,), 2), ((5,), 0), ((2, 2), 2), ((6,), 0), ((4, 2), 0)]
+)
+@pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 def test_interrupted_and_continued_equals_uninterrupted(
-    stops: tuple[int, ...], folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    stops: tuple[int, ...], workers: int, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """In the middle of an epoch, which is two and a half steps, at the end of the second, twice, with other workers."""
+    workers = workers if sys.platform == "linux" else 0
     whole, parts = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "parts")
     begin(*folders, whole, OPTIONS, Silent())
     with monkeypatch.context() as patch:
@@ -98,13 +114,9 @@ def test_interrupted_and_continued_equals_uninterrupted(
             interrupt_after(patch, stop)
             _, position = go_on(parts, Silent())
             assert position.signal == signal.SIGINT
-    _, position = go_on(parts, Silent())
+    _, position = go_on(parts, Silent(), workers=workers)
     assert position.step == 6
-    for one, other in ((whole.last_file, parts.last_file), (whole.model_file, parts.model_file)):
-        expected, found = read_tensors(one)[0], read_tensors(other)[0]
-        assert expected.keys() == found.keys()
-        for name, tensor in expected.items():
-            assert torch.equal(tensor, found[name]), name
+    assert same(whole, parts)
 
 
 def test_after_a_kill_no_line_of_the_metrics_stands_twice(
@@ -172,13 +184,85 @@ def test_wrong_options_leave_no_run(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_changed_data_set_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
-    run = RunFolder(tmp_path / "run")
+def test_deterministic_trainings_have_the_same_bits(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen, real = [], Engine.step
+
+    def step(self: Engine, *arguments: object) -> float:
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        return real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Engine, "step", step)
+    one, other = (RunFolder(tmp_path / name) for name in ("one", "other"))
+    for run in (one, other):
+        begin(*folders, run, replace(OPTIONS, deterministic=True), Silent())
+    assert seen == [True] * 12
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert same(one, other)
+
+
+def edit(file: Path, name: str, value: object) -> None:
+    content = json.loads(file.read_text())
+    if isinstance(content[name], dict) and "because" in content[name]:
+        content[name]["value"] = value
+    else:
+        content[name] = value
+    file.write_text(json.dumps(content))
+
+
+def repaint(mask: Path) -> None:
+    pixels = np.asarray(Image.open(mask)).copy()
+    pixels[:3, :3] = 255 - pixels[:3, :3]
+    Image.fromarray(pixels).save(mask)
+
+
+def test_what_has_changed_since_is_refused_and_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    """Each change is made in turn, seen, and undone; then the training goes on."""
+    run, (images, masks) = RunFolder(tmp_path / "run"), folders
     begin(*folders, run, OPTIONS, Silent())
+    changes = {
+        "1 gone: a": lambda: [(folder / "a.png").rename(tmp_path / folder.name[:1]) for folder in folders],
+        "1 new: g": lambda: [shutil.copy(folder / "b.png", folder / "g.png") for folder in folders],
+        "1 of other content: c": lambda: repaint(masks / "c.png"),
+        "1 of other content: d": lambda: shutil.copy(images / "e.png", images / "d.png"),
+        "crop: 32, before 64": lambda: edit(run.plan_file, "crop", 32),
+        "options: {'widths': [4, 16]}, before {'widths': [4, 8]}": lambda: edit(
+            run.config_file, "options", {"widths": [4, 16]}
+        ),
+    }
+    for number, (words, change) in enumerate(changes.items()):
+        kept = tmp_path / f"kept{number}"
+        for folder in (*folders, run.path):
+            shutil.copytree(folder, kept / folder.name)
+        change()
+        with pytest.raises(RunError) as caught:
+            go_on(run, Silent())
+        assert words in caught.value.found
+        for folder in (*folders, run.path):
+            shutil.rmtree(folder)
+            shutil.copytree(kept / folder.name, folder)
+    lines = Lines()
+    edit(run.config_file, "version", "0.0.1")
+    assert go_on(run, lines)[1].step == 6
+    assert any("begun with keepmap 0.0.1" in line for line in lines.said)
+
+
+@pytest.mark.parametrize(("images", "batch"), [(2, 16), (6, 1), (1, 2), (0, 2)])
+def test_the_smallest_data_sets_and_batches_train_or_are_refused_at_once(
+    images: int, batch: int, folders: tuple[Path, Path], tmp_path: Path
+) -> None:
     for folder in folders:
-        (folder / "a.png").unlink()
-    with pytest.raises(RunError, match="begun with other data"):
-        go_on(run, Silent())
+        for file in sorted(folder.iterdir())[images:]:
+            file.unlink()
+    run, options = RunFolder(tmp_path / "run"), replace(OPTIONS, batch=batch, crop=32, steps=2)
+    if images >= 2:
+        assert begin(*folders, run, options, Silent())[1].step == 2
+        return
+    with pytest.raises(DataError) as caught:
+        begin(*folders, run, options, Silent())
+    assert caught.value.do
+    assert not run.path.exists()
 
 
 def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +285,7 @@ def test_a_run_that_was_stopped_before_its_first_step_is_not_continued(
     run = RunFolder(tmp_path / "run")
     begin(*folders, run, OPTIONS, Silent())
     run.last_file.unlink()
+    run.previous_file.unlink()
     with pytest.raises(RunError, match="stopped before its first step"):
         go_on(run, Silent())
 

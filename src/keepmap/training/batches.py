@@ -1,12 +1,19 @@
-"""Training batches, drawn ahead of the optimiser by one thread.
+"""Training batches, drawn ahead of the optimiser by one thread or by several processes.
 
-Batch number `step` depends on the seed and the step alone; how far the thread is ahead changes nothing.
+Batch number `step` depends on the seed and the step alone; who draws it, and how far ahead, changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from itertools import count
 
@@ -19,15 +26,27 @@ from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.pipeline import Own, own_crop
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
+from keepmap.errors import KeepmapError, OptionError, TrainingError, first_few
+from keepmap.protocols import Progress
+from keepmap.resources import thread_count
+from keepmap.training.lock import let_go_in_child
 
 _AHEAD = 2
+_MOST_WORKERS = 8
+_MOST_DEATHS = 3
+"""Times that workers which died are replaced; then it is no accident."""
+_SLOW_SECONDS = 60.0
+"""After which a batch that does not come is said."""
+
+Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]
 
 
 @dataclass(frozen=True)
 class Batches:
     """x (N, C, crop, crop) float32 raw values and y (N, crop, crop) int64 of any step.
 
-    store: the decoded training images; crop: side in pixels; own: the user's augmentation, in place of `how`.
+    store: the decoded training images; crop: side in pixels; own: the user's augmentation, in place of `how`;
+    workers: processes that draw, 0 for a thread.
     """
 
     store: SampleStore
@@ -35,38 +54,140 @@ class Batches:
     crop: int
     how: Augmentation
     own: Own | None = None
+    workers: int = 0
 
-    def draw(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of `step`."""
-        xs, ys = [], []
+    def files(self, step: int) -> list[str]:
+        """The images of `step`, in the order of its crops."""
+        return [str(self.store.facts[self.sampler.image(step, i)].image) for i in range(self.sampler.batch)]
+
+    def draw(self, step: int) -> Drawn:
+        """The batch of `step`, classes as int16. Raises KeepmapError with the name of the file at fault."""
+        crops = []
         for i in range(self.sampler.batch):
-            x, y = self._crop(step, i)
-            xs.append(x)
-            ys.append(y)
-        return torch.from_numpy(np.stack(xs)), torch.from_numpy(np.stack(ys)).long()
+            index = self.sampler.image(step, i)
+            try:
+                crops.append(self._crop(index, step, i))
+            except KeepmapError:
+                raise
+            except Exception as error:
+                raise TrainingError(
+                    f"{self.store.facts[index].image} cannot be made a crop of.",
+                    found=f"{type(error).__name__}: {error}", do="look at the file with keepmap check",
+                ) from error  # fmt: skip
+        xs, ys = zip(*crops, strict=True)
+        return np.stack(xs), np.stack(ys)
 
-    def _crop(self, step: int, i: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
-        image, classes = self.store.get(self.sampler.image(step, i))
+    def _crop(self, index: int, step: int, i: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+        image, classes = self.store.get(index)
         random, wanted = self.sampler.generator(step, i), self.sampler.wanted(step, i)
         if self.own is None:
             return training_crop(image, classes, self.crop, self.how, random, wanted)
         return own_crop(image, classes, self.crop, self.how, random, self.own, wanted)
 
-    def stream(self, first: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    def stream(self, first: int, progress: Progress) -> Iterator[tuple[int, Tensor, Tensor]]:
         """(step, x, y) for every step from `first` on, without end, the next ones drawn while one is in use.
 
-        A callable of the user's is called between the steps: it draws from the global generators, and so do they.
+        A callable of the user's draws from the global generators, and so do the steps: without workers it is called
+        between them. A worker that dies is said and replaced. Raises TrainingError where that does not help, and what
+        `draw` raises.
         """
-        if self.own is not None:
-            yield from ((step, *self.draw(step)) for step in count(first))
-        with ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches") as pool:
-            ahead: list[Future[tuple[Tensor, Tensor]]] = []
-            try:
-                for step in count(first):
-                    while len(ahead) <= _AHEAD:
-                        ahead.append(pool.submit(self.draw, step + len(ahead)))
-                    x, y = ahead.pop(0).result()
-                    yield step, x, y
-            finally:
-                for future in ahead:
-                    future.cancel()
+        if self.own is not None and not self.workers:
+            yield from ((step, *_tensors(self.draw(step))) for step in count(first))
+        ahead = _Ahead(self.draw, first, self.workers)
+        deaths = 0
+        try:
+            for step in count(first):
+                while True:
+                    try:
+                        drawn = self._awaited(ahead.next(), step, progress)
+                        break
+                    except BrokenProcessPool as error:
+                        deaths += 1
+                        if deaths > _MOST_DEATHS:
+                            raise self._dying(step) from error
+                        progress.say(f"note    a process that draws batches died at step {step}; there are new ones")
+                        ahead.close()
+                        ahead = _Ahead(self.draw, step, self.workers)
+                yield step, *_tensors(drawn)
+        finally:
+            ahead.close()
+
+    def _awaited(self, drawn: Future[Drawn], step: int, progress: Progress) -> Drawn:
+        try:
+            return drawn.result(_SLOW_SECONDS)
+        except TimeoutError:
+            progress.say(f"note    still waiting for the batch of step {step}: {first_few(self.files(step))}")
+            return drawn.result()
+
+    def _dying(self, step: int) -> TrainingError:
+        return TrainingError(
+            f"The processes that draw batches died {_MOST_DEATHS + 1} times, the last time at step {step}.",
+            found=f"{self.workers} workers; the images of the step are {first_few(self.files(step))}",
+            do="is the memory full? pass --workers 0 with --resume, which draws in this process",
+        )  # fmt: skip
+
+
+def _tensors(drawn: Drawn) -> tuple[Tensor, Tensor]:
+    x, y = drawn
+    return torch.from_numpy(x), torch.from_numpy(y).long()
+
+
+class _Ahead:
+    """Steps under way in a pool of their own, so that a new one can take the place of one that broke."""
+
+    def __init__(self, draw: Callable[[int], Drawn], first: int, workers: int) -> None:
+        self._draw, self._steps = draw, count(first)
+        self._depth = max(_AHEAD, workers) + 1
+        self._futures: list[Future[Drawn]] = []
+        self._pool: Executor = ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches")
+        if workers:
+            fork = multiprocessing.get_context("fork")
+            self._pool = ProcessPoolExecutor(workers, fork, _begin_worker, (os.getpid(), draw))
+            self._draw = _draw_here
+
+    def next(self) -> Future[Drawn]:
+        """The next step, not awaited."""
+        while len(self._futures) < self._depth:
+            self._futures.append(self._pool.submit(self._draw, next(self._steps)))
+        return self._futures.pop(0)
+
+    def close(self) -> None:
+        """Drop what is under way and wait for the end of the workers."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def worker_count(wanted: int | None, device: str) -> int:
+    """The processes that draw batches: what was asked for, else a few for a GPU and none for a CPU.
+
+    A CPU takes longer over a step than one thread over its batch. A GPU does not, and threads would keep it waiting for
+    the interpreter. Raises OptionError where there is no fork that is safe.
+    """
+    if wanted is None:
+        return min(_MOST_WORKERS, thread_count() - 1) if device == "cuda" and sys.platform == "linux" else 0
+    if wanted and sys.platform != "linux":
+        raise OptionError("--workers needs Linux.", found=f"--workers {wanted}", expected="--workers 0: a thread draws")
+    return wanted
+
+
+_DRAW: list[Callable[[int], Drawn]] = []
+"""In a worker: what it draws with, which came with the fork."""
+
+
+def _draw_here(step: int) -> Drawn:
+    return _DRAW[0](step)
+
+
+def _begin_worker(parent: int, draw: Callable[[int], Drawn]) -> None:
+    """Make a forked process one that only draws: signals and the RUN's lock are its parent's, and it ends with it."""
+    _DRAW.append(draw)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    let_go_in_child()
+    torch.set_num_threads(1)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)

@@ -20,6 +20,8 @@ if sys.platform == "win32":
 else:
     import fcntl
 
+_HELD: set[int] = set()
+"""Descriptors of the locks of this process."""
 _FAR = 1 << 20
 """The byte that Windows locks: what is locked cannot be read there, so not one of those that hold the process id."""
 
@@ -33,15 +35,23 @@ def locked(run: RunFolder, progress: Progress) -> Iterator[None]:
     """
     path = run.lock_file
     file = _take(path, progress)
+    _HELD.add(file)
     try:
         yield
     finally:
+        _HELD.discard(file)
         if sys.platform == "win32":
             os.close(file)
         with contextlib.suppress(OSError):
             path.unlink()
         if sys.platform != "win32":
             os.close(file)
+
+
+def let_go_in_child() -> None:
+    """In a process that was forked: close the locks, which would else outlive the death of its parent."""
+    while _HELD:
+        os.close(_HELD.pop())
 
 
 def _take(path: Path, progress: Progress) -> int:

@@ -11,17 +11,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from keepmap.config import from_dict, write_json
-from keepmap.errors import RunError, TrainingError
+from keepmap.config import write_json
+from keepmap.errors import OutOfMemory, TrainingError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.planning.plan import FORMAT, Plan
 from keepmap.planning.planner import replan
 from keepmap.planning.recipe import learning_rate
-from keepmap.protocols import Progress, Silent, Tracker
+from keepmap.protocols import Progress, Tracker
 from keepmap.resources import Stopwatch
-from keepmap.runs import RunFolder, check_names, read_tensors, write_tensors
+from keepmap.runs import RunFolder, write_tensors
 from keepmap.training.batches import Batches
+from keepmap.training.checkpoint import Position, check_disk, restore, save
+from keepmap.training.determinism import agreed_threads
 from keepmap.training.engine import Engine
 from keepmap.training.interrupt import caught_signals
 
@@ -33,27 +36,25 @@ _RESERVE = 0.01
 _PACE_SHARE, _PACE_STEPS = 0.1, 3
 """Share of the time, and steps, after which the pace is known."""
 _SLACK = 1.3
-"""How much longer than expected, or than the one before, a validation may take."""
+"""How much longer than expected, or than the one before, a validation or a save may take."""
 
 
 @dataclass
-class Position:
-    """Where a training stands; saved with the weights, so that it can go on from there.
+class _Training:
+    """What a step, a validation and a save need to know. spent: seconds before this process, whose are in `watch`."""
 
-    step: steps done; best: best mean IoU on the held-out images, -1 before the first; validated: step of the last
-    validation; validation_seconds: what it took; seconds: training time spent; bad: losses in a row that were none;
-    signal: what interrupted it, 0 for nothing; finished: whether steps or time were used up.
-    """
+    engine: Engine
+    plan: Plan
+    run: RunFolder
+    at: Position
+    progress: Progress
+    spent: float
+    watch: Stopwatch
 
-    step: int = 0
-    best: float = -1.0
-    best_step: int = 0
-    validated: int = 0
-    validation_seconds: float = 0.0
-    seconds: float = 0.0
-    bad: int = 0
-    signal: int = 0
-    finished: bool = False
+    @property
+    def seconds(self) -> float:
+        """Spent on the training in all."""
+        return self.spent + self.watch.seconds
 
 
 def fit(
@@ -63,100 +64,130 @@ def fit(
 
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
     """
-    at = restore(engine, run)
+    at = restore(engine, run, plan, progress)
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch())
+    check_disk(engine, run)
     run.trim_metrics(at.step, at.validated)
+    at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
-        _keep_if_best(engine, at, validate, run, Silent())
-    save(engine, run, at)
-    spent, watch, saved, reported = at.seconds, Stopwatch(), Stopwatch(), Stopwatch()
-    over = at.finished or at.step >= plan.steps or _out_of_time(at, plan)
+        _keep_if_best(here, validate)
+    _save(here)
+    saved, reported = Stopwatch(), Stopwatch()
+    over = at.finished or at.step >= plan.steps or _out_of_time(here)
     with caught_signals() as interrupt, progress.track("train", plan.steps * plan.batch, "images") as bar:
         bar.advance(at.step * plan.batch)
-        for step, x, y in () if over else batches.stream(at.step):
-            torch.manual_seed(plan.seed * 1_000_003 + step)
-            loss = engine.step(x, y, learning_rate(step, plan.steps, engine.config))
+        for step, x, y in () if over else batches.stream(at.step, progress):
+            loss = _step(here, step, x, y)
             bar.advance(plan.batch, loss=loss)
-            at.step, at.seconds, at.signal = step + 1, spent + watch.seconds, interrupt.signal
-            at.bad = 0 if math.isfinite(loss) else at.bad + 1
-            if at.bad >= _MOST_BAD_LOSSES:
-                raise _no_number(run, at)
-            plan = _at_real_pace(engine, at, run, plan, bar)
-            ending = at.step >= plan.steps or _out_of_time(at, plan) or bool(at.signal)
+            at.step, at.seconds, at.signal = step + 1, here.seconds, interrupt.signal
+            _count_bad(here, loss, batches)
+            _at_real_pace(here, bar)
+            ending = at.step >= here.plan.steps or _out_of_time(here) or bool(at.signal)
             at.finished = ending and not at.signal
             if reported.seconds > _REPORT_SECONDS or ending:
                 run.append_metrics(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()
-            if not at.bad and not at.signal and (ending or at.step % plan.validate_every == 0):
-                _keep_if_best(engine, at, validate, run, bar)
-                saved = Stopwatch()
-            elif not at.bad and (ending or saved.seconds > _SAVE_SECONDS):
-                save(engine, run, at)
+            if not at.signal and (ending or at.step % here.plan.validate_every == 0):
+                bar.advance(0, mean_iou=_keep_if_best(here, validate))
+            if ending or at.validated == at.step or saved.seconds > _SAVE_SECONDS:
+                _save(here)
                 saved = Stopwatch()
             if ending:
                 break
+    _say_end(here)
     if not run.model_file.exists():
         write_tensors(run.model_file, engine.judged.state_dict())
     return at
 
 
-def _no_number(run: RunFolder, at: Position) -> TrainingError:
-    return TrainingError(
-        f"{run.path}: the loss was no number {at.bad} times in a row, at step {at.step}; the last good state is saved.",
-        do="train in --precision float32, or look for extreme values with keepmap check",
-    )
+def _step(here: _Training, step: int, x: Tensor, y: Tensor) -> float:
+    """One step, in parts of half as many crops each time that the memory does not suffice; returns its loss."""
+    engine, at = here.engine, here.at
+    while True:
+        torch.manual_seed(here.plan.seed * 1_000_003 + step)
+        try:
+            return engine.step(x, y, learning_rate(step, here.plan.steps, engine.config))
+        except OutOfMemory as error:
+            size = engine.micro or len(x)
+            if size == 1:
+                raise
+            engine.micro = at.micro = (size + 1) // 2
+            here.run.append_metrics(step=step + 1, crops_at_once=at.micro)
+            here.progress.say(f"memory  {error.summary} From now on {at.micro} at once, {len(x)} a step as before")
 
 
-def _out_of_time(at: Position, plan: Plan) -> bool:
-    """Whether after another step the time would not suffice for the last validation."""
+def _count_bad(here: _Training, loss: float, batches: Batches) -> None:
+    """Count a loss that is no number, whose step changed nothing, and write its images down; raise after too many."""
+    at = here.at
+    if math.isfinite(loss):
+        at.bad = 0
+        return
+    at.bad, at.skipped = at.bad + 1, at.skipped + 1
+    files = batches.files(at.step - 1)
+    here.run.append_metrics(step=at.step, skipped=files)
+    if at.skipped == 1:
+        here.progress.say(f"note    the loss of step {at.step} was no number, the step is skipped: {first_few(files)}")
+    if at.bad >= _MOST_BAD_LOSSES:
+        good = dataclasses.replace(at, step=at.step - at.bad, bad=0, skipped=at.skipped - at.bad)
+        save(here.engine, here.run, good, here.plan)
+        raise TrainingError(
+            f"{here.run.path}: the loss was no number {at.bad} times in a row, at step {at.step}; the state of step "
+            f"{good.step} is saved.",
+            found=f"the last time with the images {first_few(files)}; all are in {here.run.metrics_file}",
+            do="train in --precision float32, or look for extreme values with keepmap check",
+        )
+
+
+def _out_of_time(here: _Training) -> bool:
+    """Whether after another step the time would not suffice for the last validation and the last saves."""
+    plan, at = here.plan, here.at
     if plan.seconds is None:
         return False
-    reserve = max(_RESERVE * plan.seconds, _SLACK * max(plan.validation_seconds, at.validation_seconds))
-    return at.seconds + plan.step_seconds + reserve > plan.seconds
+    last = max(plan.validation_seconds, at.validation_seconds) + 2 * at.save_seconds
+    return here.seconds + plan.step_seconds + max(_RESERVE * plan.seconds, _SLACK * last) > plan.seconds
 
 
-def _at_real_pace(engine: Engine, at: Position, run: RunFolder, plan: Plan, bar: Tracker) -> Plan:
-    """The plan with its steps counted anew, once, when a tenth of the time has shown how long a step takes here."""
+def _at_real_pace(here: _Training, bar: Tracker) -> None:
+    """Count the steps anew, once, when a tenth of the time has shown how long a step takes here."""
+    plan, at = here.plan, here.at
     if plan.seconds is None or plan.replanned_at or at.step < _PACE_STEPS or at.bad:
-        return plan
+        return
     if at.seconds < _PACE_SHARE * plan.seconds and at.step < plan.steps:
-        return plan
-    paced = replan(plan, step=at.step, seconds=at.seconds)
-    write_json(run.plan_file, paced.rows(), format=FORMAT)
-    save(engine, run, at)
-    bar.resize(paced.steps * paced.batch)
-    return paced
+        return
+    here.plan = replan(plan, step=at.step, seconds=at.seconds)
+    write_json(here.run.plan_file, here.plan.rows(), format=FORMAT)
+    _save(here)
+    bar.resize(here.plan.steps * plan.batch)
 
 
-def _keep_if_best(engine: Engine, at: Position, validate: Callable[[], Scores], run: RunFolder, bar: Tracker) -> None:
-    """Validate, save the weights if they are the best so far, and save the state."""
-    watch = Stopwatch()
-    scores = validate()
-    run.append_metrics(step=at.step, validation_mean_iou=scores.mean_iou, seconds=round(at.seconds, 2))
-    mean = -1.0 if scores.mean_iou is None else scores.mean_iou
-    bar.advance(0, mean_iou="n/a" if scores.mean_iou is None else mean)
+def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | str:
+    """Validate, and save the weights if they are the best so far; returns the mean IoU to be shown."""
+    watch, at = Stopwatch(), here.at
+    mean = validate().mean_iou
+    here.run.append_metrics(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
     at.validated = at.step
-    if mean >= at.best:
-        at.best, at.best_step = mean, at.step
-        write_tensors(run.model_file, engine.judged.state_dict(), step=at.step, mean_iou=mean)
+    reached = -1.0 if mean is None else mean
+    if reached >= at.best:
+        at.best, at.best_step = reached, at.step
+        write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
     at.validation_seconds = watch.seconds
-    save(engine, run, at)
+    return "n/a" if mean is None else mean
 
 
-def save(engine: Engine, run: RunFolder, at: Position) -> None:
-    """Write the state that `restore` goes on from, whole or not at all."""
-    write_tensors(run.last_file, engine.state(), position=dataclasses.asdict(at))
+def _save(here: _Training) -> None:
+    """Save the state, and remember how long that takes."""
+    watch = Stopwatch()
+    here.at.seconds = here.seconds
+    save(here.engine, here.run, here.at, here.plan)
+    here.at.save_seconds = watch.seconds
 
 
-def restore(engine: Engine, run: RunFolder) -> Position:
-    """Put the RUN's last state into `engine`; without one, the start. Raises RunError where it does not fit."""
-    if not run.last_file.exists():
-        return Position()
-    tensors, header = read_tensors(run.last_file)
-    if "position" not in header:
-        raise RunError(f"{run.last_file} is no state of a training.", expected="a file written by keepmap train")
-    position = from_dict(Position, header["position"], str(run.last_file), RunError)
-    weights = {name: t for name, t in tensors.items() if name.startswith("network/")}
-    expected = {f"network/{name}": t for name, t in engine.network.state_dict().items()}
-    check_names(weights, expected, run.last_file)
-    engine.restore(tensors)
-    return dataclasses.replace(position, signal=0)
+def _say_end(here: _Training) -> None:
+    """What a training that is over leaves to be said."""
+    at, plan = here.at, here.plan
+    if at.finished and at.step < plan.steps:
+        config = here.engine.config
+        rate = learning_rate(at.step, plan.steps, config) / config.learning_rate
+        here.progress.say(f"time    is up at step {at.step} of {plan.steps}, with {rate:.0%} of the learning rate left")
+    if at.skipped:
+        here.progress.say(f"note    {at.skipped} steps were skipped, their loss was no number: {here.run.metrics_file}")

@@ -50,6 +50,7 @@ class Split:
     """What split.json holds: the folders, the options of the training, the stems of both parts and their groups.
 
     augment: the name of the callable that was handed over as augment=, "" for none.
+    marks: of each stem, `FileFacts.mark`: by them a resumed training sees what has changed.
     """
 
     images: str
@@ -60,6 +61,7 @@ class Split:
     rule: str = "none"
     groups: dict[str, str] = field(default_factory=dict)
     augment: str = ""
+    marks: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,8 @@ def prepare(
         foreign=not is_listed(network),
     )  # fmt: skip
     where = str(images.resolve()), str(masks.resolve())
-    split = Split(*where, options, division.train, division.validation, division.rule, division.groups)
+    marks = {fact.stem: fact.mark for fact in facts}
+    split = Split(*where, options, division.train, division.validation, division.rule, division.groups, marks=marks)
     return Prepared(network, plan, parts, split, config, figures)
 
 

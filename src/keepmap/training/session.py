@@ -6,30 +6,37 @@ Puts plan, network, engine and loop together; each of them is told only what it 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames
+from keepmap.data.facts import FileFacts
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
-from keepmap.errors import Interrupted, RunError
+from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import ImageOptions, TrainOptions
+from keepmap.options import TrainOptions
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
 from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Progress
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder
-from keepmap.training.batches import Batches
+from keepmap.training.batches import Batches, worker_count
+from keepmap.training.checkpoint import Position, changes
+from keepmap.training.determinism import deterministic
 from keepmap.training.engine import Engine
 from keepmap.training.lock import locked
-from keepmap.training.loop import Position, fit
+from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.validation import validate
@@ -53,6 +60,7 @@ def begin(
     augment: what changes the crops in place of keepmap's own augmentation.
     """
     run.check_free()
+    worker_count(options.workers, "cpu")
     ready = prepare(images, masks, options, progress, given)
     run.create()
     with locked(run, progress):
@@ -82,11 +90,17 @@ def draw_preview(
 
 
 def go_on(
-    run: RunFolder, progress: Progress, given: Segmenter | None = None, augment: Pipeline | None = None
+    run: RunFolder,
+    progress: Progress,
+    given: Segmenter | None = None,
+    augment: Pipeline | None = None,
+    *,
+    workers: int | None = None,
 ) -> tuple[Plan, Position]:
     """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts.
 
     given: a network of the user's own that the RUN was begun with. augment: the callable that it was begun with.
+    workers: in place of those of before. Raises RunError with what has changed in between.
     """
     config = run.read_config()
     if not run.plan_file.is_file():
@@ -97,15 +111,20 @@ def go_on(
     use_cpu()
     network = run.make_network(config, given)
     with locked(run, progress):
-        return _go_on(run, config, network, augment, progress)
+        return _go_on(run, config, network, augment, workers, progress)
 
 
 def _go_on(
-    run: RunFolder, config: RunConfig, network: Any, augment: Pipeline | None, progress: Progress
+    run: RunFolder,
+    config: RunConfig,
+    network: Any,
+    augment: Pipeline | None,
+    workers: int | None,
+    progress: Progress,
 ) -> tuple[Plan, Position]:
     plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
-    if not run.last_file.is_file():
+    if not run.last_file.is_file() and not run.previous_file.is_file():
         raise RunError(
             f"{run.path} was stopped before its first step.", found="no checkpoints/last.safetensors in it",
             do=f"delete {run.path} and train again",
@@ -114,16 +133,31 @@ def _go_on(
     resolve_device(plan.device)
     names = ClassNames(config.labels.names, config.labels.values) if split.options.classes else None
     facts, labels = read(Path(split.images), Path(split.masks), names, split.options, progress)
-    if {fact.stem for fact in facts} != {*split.train, *split.validation} or labels != config.labels:
+    if found := [*_of_config(plan, config), *_of_data(facts, split), *changes(to_dict(config.labels), to_dict(labels))]:
         raise RunError(
-            f"{run.path} was begun with other data.",
-            found=f"{len(facts)} images in {split.images}",
-            expected=f"the {len(split.train)} + {len(split.validation)} images and the labels of before",
-            do="restore the folders, or begin a new RUN",
-        )
-    parts = parts_of(facts, labels, split)
+            f"{run.path} was begun with other data or another configuration.", found=first_few(found, "\n"),
+            expected=f"the {len(split.train)} + {len(split.validation)} images, labels and settings of before",
+            do=f"restore them, or begin a new RUN with --init {run.path}",
+        )  # fmt: skip
+    if config.version != __version__:
+        progress.say(f"note    begun with keepmap {config.version}, this is {__version__}")
+    options = split.options if workers is None else replace(split.options, workers=workers)
     say_network(config.network, config.options, plan.because["network"], progress)
-    return plan, _train(network, plan, parts, run, split.options, progress, augment)
+    return plan, _train(network, plan, parts_of(facts, labels, split), run, options, progress, augment)
+
+
+def _of_config(plan: Plan, config: RunConfig) -> list[str]:
+    """What config.json says otherwise than plan.json."""
+    here = to_dict(config)
+    return changes({name: value for name, value in to_dict(plan).items() if name in ("network", "options")}, here)
+
+
+def _of_data(facts: Sequence[FileFacts], split: Split) -> list[str]:
+    """Which images are no longer what they were."""
+    before, now = {*split.train, *split.validation}, {fact.stem: fact for fact in facts}
+    other = [stem for stem, mark in split.marks.items() if stem in now and now[stem].mark != mark]
+    kinds = (("gone", sorted(before - now.keys())), ("new", sorted(now.keys() - before)), ("of other content", other))
+    return [f"{len(stems)} {kind}: {first_few(stems)}" for kind, stems in kinds if stems]
 
 
 def raise_if_interrupted(
@@ -168,15 +202,16 @@ def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
-def _batches(network: Any, plan: Plan, parts: Parts, reading: ImageOptions, augment: Pipeline | None) -> Batches:
+def _batches(network: Any, plan: Plan, parts: Parts, options: TrainOptions, augment: Pipeline | None) -> Batches:
     """What the plan says the crops are drawn by, from decoded images in a quarter of the free memory."""
-    store = SampleStore(parts.train, parts.labels, free_memory() // 4, reading)
+    workers = worker_count(options.workers, plan.device)
+    store = SampleStore(parts.train, parts.labels, free_memory() // (4 * max(workers, 1)), options)
     how = Augmentation(
         scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=plan.gain, shift=plan.shift,
         value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,
     )  # fmt: skip
     own = None if augment is None else Own(augment, parts.labels.count)
-    return Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how, own)
+    return Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how, own, workers)
 
 
 def _train(
@@ -184,18 +219,20 @@ def _train(
     plan: Plan,
     parts: Parts,
     run: RunFolder,
-    reading: ImageOptions,
+    options: TrainOptions,
     progress: Progress,
     augment: Pipeline | None = None,
 ) -> Position:
-    batches = _batches(network, plan, parts, reading, augment)
-    held_out = SampleStore(parts.validation, parts.labels, free_memory() // 16, reading)
+    batches = _batches(network, plan, parts, options, augment)
+    held_out = SampleStore(parts.validation, parts.labels, free_memory() // 16, options)
     optimiser = OptimiserConfig(learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, warm_up=plan.warm_up)
     engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser)
     _say_plan(plan, engine, batches.own, progress)
 
     def score() -> Scores:
-        engine.renew_statistics(batches.draw(step)[0] for step in range(math.ceil(_RENEWING / plan.batch)))
+        drawn = (torch.from_numpy(batches.draw(step)[0]) for step in range(math.ceil(_RENEWING / plan.batch)))
+        engine.renew_statistics(drawn)
         return validate(engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision)
 
-    return fit(engine, plan, batches, score, run, progress)
+    with deterministic(options.deterministic):
+        return fit(engine, plan, batches, score, run, progress)

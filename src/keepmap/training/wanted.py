@@ -22,7 +22,8 @@ MARGIN = 8.0
 """Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
 _DEFAULT_TIME = "10m"
 _LEAST_SECONDS = 10.0
-_RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096))
+_RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096),
+           ("workers", 0, 256))  # fmt: skip
 
 
 def budget_of(options: TrainOptions) -> float:

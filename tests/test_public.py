@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 import keepmap
+import keepmap.api
 from keepmap import options
 
-API = Path(keepmap.__file__).with_name("api.py")
+API = Path(keepmap.__file__).with_name("api")
 OPTIONS_OF = {
     "check": options.CheckOptions,
     "convert": options.ConvertOptions,
@@ -25,9 +26,10 @@ OPTIONS_OF = {
 
 
 def test_list_is_what_the_api_defines() -> None:
-    """Public functions in api.py, and no other public name of its own."""
-    own = {n.name for n in ast.parse(API.read_text(encoding="utf-8")).body if isinstance(n, ast.FunctionDef)}
-    assert sorted(name for name in own if not name.startswith("_")) == sorted(keepmap.__all__)
+    """Public functions in api/, and no other public function there."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in API.glob("*.py")]
+    own = [n.name for tree in trees for n in tree.body if isinstance(n, ast.FunctionDef)]
+    assert sorted(name for name in own if not name.startswith("_")) == keepmap.__all__ == keepmap.api.__all__
     assert keepmap.__all__ == sorted(keepmap.__all__)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
+StrPath = str | PathLike[str]
 Window = tuple[slice, slice]
 """Rows and columns in pixels, each `slice(start, stop)` with 0 <= start < stop <= extent."""
 

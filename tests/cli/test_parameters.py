@@ -31,7 +31,7 @@ DATACLASSES = {
 }
 GROUP: Any = typer.main.get_command(app)
 SHELL_ONLY = {"quiet", "json"}
-PYTHON_ONLY = {"progress", "network"}
+PYTHON_ONLY = {"progress", "network", "augment"}
 """Objects: a display, and a network of the user's own."""
 
 
@@ -111,7 +111,7 @@ def test_parameters_of_a_new_dataclass() -> None:
         (["-o", "run", "--weights", "random"], "one of auto, imagenet, none, FILE"),
         (["--precision", "float16"], "did you mean bfloat16?"),
         (["--encodr", "resnet18"], "did you mean --encoder?"),
-        (["--zzzzzzz"], "one of --out, --resume, --quiet, --classes, --ignore"),
+        (["--zzzzzzz"], "one of --out, --resume, --preview, --quiet, --classes, --ignore"),
     ],
 )
 def test_wrong_option_or_choice_names_the_nearest(

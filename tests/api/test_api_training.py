@@ -1,4 +1,6 @@
-"""The public functions, from two folders to masks, scores and a picture."""
+"""The verbs that make a RUN, and RUNs of networks and augmentations of the user's own."""
+
+from __future__ import annotations
 
 from pathlib import Path
 
@@ -8,27 +10,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 import keepmap
-from keepmap.api import Run
+from keepmap.api.training import Run
 from keepmap.cli.main import main
-from keepmap.data.drawn import draw_dataset
-from keepmap.errors import DataError, Interrupted, OptionError, OutputError, RunError
+from keepmap.errors import Interrupted, OptionError, OutputError, RunError
 from keepmap.protocols import Silent
 from keepmap.training.loop import Position
-
-SMALL = {"model": "encoder_unet", "encoder": "efficientnet_lite0", "steps": 2, "crop": 64, "batch": 2}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    draw_dataset(folder, count=6, seed=0)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def run(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    out = tmp_path_factory.mktemp("runs") / "run"
-    return keepmap.train(data / "images", data / "masks", out, weights="none", precision="float32", **SMALL)
 
 
 def test_train_returns_what_is_on_disk(run: Run) -> None:
@@ -36,36 +22,6 @@ def test_train_returns_what_is_on_disk(run: Run) -> None:
     assert (run.path / "model.safetensors").is_file()
     assert run.plan.crop == 64
     assert 0 <= run.best <= 1
-
-
-def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path) -> None:
-    written = keepmap.predict(run.path, data / "images", tmp_path / "out", precision="float32")
-    assert len(written) == 6
-    for file in written:
-        with Image.open(file) as mask, Image.open(data / "images" / file.name) as image:
-            assert mask.size == image.size
-            assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
-    of_run = keepmap.evaluate(run.path, data / "images", data / "masks", precision="float32")
-    of_files = keepmap.evaluate(tmp_path / "out", data / "masks")
-    assert of_run.matrix == of_files.matrix
-
-
-def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:
-    predictor = keepmap.load(run.path, precision="float32")
-    image = np.asarray(Image.open(sorted((data / "images").iterdir())[0]))
-    labels = predictor(image)
-    probabilities = predictor.probabilities(image)
-    assert labels.shape == image.shape[:2]
-    assert probabilities.shape == (3, *image.shape[:2])
-    np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
-    with pytest.raises(DataError, match="1 channel"):
-        predictor(image[..., 0])
-
-
-def test_check_reports(data: Path) -> None:
-    report = keepmap.check(data / "images", data / "masks")
-    assert not report.failed
-    assert len(report.facts) == 6
 
 
 def test_an_existing_run_is_safe(data: Path, run: Run) -> None:
@@ -99,7 +55,7 @@ def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
 
 def test_an_interrupt_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = object()
-    monkeypatch.setattr("keepmap.api.begin", lambda *_: (_Steps(plan), Position(step=3, signal=15)))
+    monkeypatch.setattr("keepmap.api.training.begin", lambda *_: (_Steps(plan), Position(step=3, signal=15)))
     with pytest.raises(Interrupted, match="after step 3 of 9") as caught:
         keepmap.train(data / "images", data / "masks", tmp_path / "run")
     assert caught.value.exit_code == 143
@@ -113,19 +69,6 @@ class _Steps:
 
     def __init__(self, plan: object) -> None:
         self.plan = plan
-
-
-def test_models_are_listed_built_and_described() -> None:
-    rows = keepmap.list_models()
-    assert {"unet", "fcn", "encoder_unet"} <= {row.name for row in rows}
-    network = keepmap.build_model("unet", channels=2, classes=3, widths=(4, 8))
-    assert network.config.widths == (4, 8)
-    with pytest.raises(OptionError, match="did you mean widths"):
-        keepmap.build_model("unet", channels=2, classes=3, width=(4, 8))
-    with pytest.raises(OptionError, match="did you mean unet"):
-        keepmap.build_model("u_net", channels=2, classes=3)
-    levels = keepmap.describe_network("unet", size=(361, 479), widths=(4, 8, 16))
-    assert len(levels) == 3
 
 
 class Own(nn.Module):
@@ -213,7 +156,7 @@ def test_an_own_augmentation_is_needed_again_to_resume(
     plain = keepmap.train(images, masks, tmp_path / "plain", network=network, **SHORT)
     with pytest.raises(RunError, match="begun without augment="):
         keepmap.train(out=plain.path, resume=True, augment=darker)
-    monkeypatch.setattr("keepmap.api.go_on", lambda *_: (_Steps(object()), Position(step=3, signal=2)))
+    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
     with pytest.raises(Interrupted) as interrupted:
         keepmap.train(out=run.path, resume=True, augment=darker)
     assert interrupted.value.do == f'keepmap.train(out="{run.path}", resume=True, augment=...)'
@@ -234,17 +177,7 @@ def test_a_preview_is_a_picture_and_nothing_else(data: Path, tmp_path: Path) -> 
 def test_an_interrupt_of_an_own_run_says_how_to_go_on(
     data: Path, own_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepmap.api.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
+    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
     with pytest.raises(Interrupted) as caught:
         keepmap.train(out=own_run.path, resume=True, network=Own())
     assert caught.value.do == f'keepmap.train(out="{own_run.path}", resume=True, network=...)'
-
-
-def test_the_demo_leaves_a_picture_and_a_run(tmp_path: Path) -> None:
-    result = keepmap.demo(tmp_path / "demo", time="15s")
-    assert result.scores.mean_iou is not None
-    with Image.open(result.picture) as picture:
-        assert picture.width > 400
-    assert len(list((tmp_path / "demo" / "predictions").iterdir())) > 0
-    with pytest.raises(OutputError, match="no empty folder"):
-        keepmap.demo(tmp_path / "demo")

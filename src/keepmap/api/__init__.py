@@ -1,0 +1,25 @@
+"""The composition root: the public functions of keepmap, and nothing else.
+
+Every verb turns its options into one frozen dataclass and hands them to the layers that do the work.
+"""
+
+from keepmap.api.data import check, convert
+from keepmap.api.models import build_model, check_segmenter, describe_network, list_models
+from keepmap.api.prediction import evaluate, load, predict
+from keepmap.api.sample import demo
+from keepmap.api.training import import_weights, train
+
+__all__ = [
+    "build_model",
+    "check",
+    "check_segmenter",
+    "convert",
+    "demo",
+    "describe_network",
+    "evaluate",
+    "import_weights",
+    "list_models",
+    "load",
+    "predict",
+    "train",
+]

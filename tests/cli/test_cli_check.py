@@ -165,7 +165,7 @@ def test_many_findings_of_one_sort_are_counted(check: Callable[..., tuple[int, l
         "error: 0.png is an empty file.",
         "error: 1.png is an empty file.",
         "error: 2.png is an empty file.",
-        "error: 197 more: … is an empty file.",
+        "error: 197 more of this sort.",
         "  do        --html FILE or --json FILE lists them all",
     ]
     assert lines[-1] == "200 errors: training would fail"

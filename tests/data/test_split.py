@@ -185,6 +185,21 @@ def test_a_bad_list_is_refused(tmp_path: Path, text: str, message: str) -> None:
         split("a b c d", fixed=tmp_path / "absent.txt")
 
 
+@pytest.mark.parametrize(
+    ("alike", "end"),
+    [([n % 8 for n in range(16)], "and stay with them"), ([1] * 16, "and may be parted: fewer than 4")],
+)
+def test_images_that_look_alike_stay_together_where_that_does_no_harm(alike: list[int], end: str) -> None:
+    images = [Candidate(f"x{n}", f"x{n}.png", (0, 1), str(n), str(like)) for n, like in enumerate(alike)]
+    division = divide(images, rule="none", fixed=None, seed=0, share=0.25)
+    (remark,) = division.remarks
+    assert remark == f"groups  16 images look nearly the same as others {end}"
+    if "stay" in end:
+        held = {int(stem[1:]) for stem in division.validation}
+        assert len(held) == 4
+        assert all((n in held) is (n + 8 in held) for n in range(8))
+
+
 def test_names_that_tell_nothing_say_nothing() -> None:
     division = split("a b c d")
     assert (division.rule, division.remarks, division.groups) == ("none", (), {})

@@ -43,22 +43,22 @@ def test_sound_data_give_nothing() -> None:
 
 def test_copies_are_named_together() -> None:
     finding = odd(digest="pixels 0", likeness=GOOD[0].likeness)
-    assert finding.summary == "images/xa.png has the same pixels as 1 other image."
+    assert finding.summary == "images/xa.png is one of 2 images of the same pixels."
     assert finding.others == ("images/xc.png",)
     other_mask = odd(digest="pixels 0", likeness=GOOD[0].likeness, counts={0: 99, 1: 1})
-    assert other_mask.summary.endswith("with another mask.")
+    assert other_mask.summary.endswith("with different masks.")
 
 
 def test_near_copies_are_named_together() -> None:
     finding = odd(likeness=GOOD[5].likeness ^ 0b1001)
-    assert finding.summary == "images/xc.png looks nearly the same as 1 other image."
+    assert finding.summary == "images/xc.png is one of 2 images that look nearly the same."
     assert finding.severity == "warning"
 
 
 def test_neighbours_in_a_folder_may_show_one_field() -> None:
     finding = odd(likeness=GOOD[1].likeness ^ 0xFF)
     assert finding.severity == "note"
-    assert finding.summary == "images/xb.png and the next 1 in its folder may show one field of view."
+    assert finding.summary == "2 images may show the same field of view as their neighbours."
     assert survey([*GOOD, replace(fact(9, "other/z"), likeness=GOOD[-1].likeness ^ 0xFF)], LABELS) == []
 
 

@@ -59,12 +59,12 @@ def _show_report(report: DataReport) -> None:
     from keepmap.cli.terminal import show, show_failure
     from keepmap.data.findings import group_findings
 
-    for title, findings in group_findings(report.findings):
+    for _, findings in group_findings(report.findings):
         severity = findings[0].severity
         for finding in findings[:_FINDINGS_SHOWN]:
             show_failure(finding.to_error(), severity, stderr=False, style=_STYLES[severity])
         if len(findings) > _FINDINGS_SHOWN:
-            others = f"{len(findings) - _FINDINGS_SHOWN} more: {title}"
+            others = f"{len(findings) - _FINDINGS_SHOWN} more of this sort."
             show_failure(DataError(others, do=_LISTS), severity, stderr=False, style=_STYLES[severity])
     if report.findings:
         show("")

@@ -116,12 +116,9 @@ def scan(
             tracker.advance()
     if 0 < len(pairs) < least:
         findings.append(_too_few(images, pairs, least))
-    facts, strangers = _of_one_kind(facts)
-    findings += strangers
-    facts, strangers = _of_one_coding(facts)
-    findings += strangers
-    facts, strangers = _beside_binary(facts, class_names, ignore, instances)
-    findings += strangers
+    for sort_out in (_of_one_kind, _of_one_coding, partial(_beside_binary, class_names, ignore, instances)):
+        facts, strangers = sort_out(facts)
+        findings += strangers
     if numbered := number_their_objects(instances, class_names is not None, {fact.objects for fact in facts}):
         facts = [_as_objects(fact, ignored) for fact in facts]
     facts, strangers = _within_range(facts)
@@ -285,7 +282,7 @@ def _of_one_coding(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Fi
 
 
 def _beside_binary(
-    facts: Sequence[FileFacts], class_names: ClassNames | None, ignore: str, instances: str
+    class_names: ClassNames | None, ignore: str, instances: str, facts: Sequence[FileFacts]
 ) -> tuple[list[FileFacts], list[Finding]]:
     """The facts of the masks of 0 and 255, if most hold these alone, and a finding for each other."""
     masks = [fact.counts for fact in facts]

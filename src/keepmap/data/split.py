@@ -22,12 +22,16 @@ _MOST_FOUND = 0.25
 
 @dataclass(frozen=True)
 class Candidate:
-    """An image to be split. classes: label values in its mask. digest: equal for equal images, "" for plain ones."""
+    """An image to be split. classes: label values in its mask. digest: equal for equal images, "" for plain ones.
+
+    alike: equal for images that look nearly the same, "" for all others.
+    """
 
     stem: str
     image: str
     classes: tuple[int, ...]
     digest: str
+    alike: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,9 @@ def divide(
 ) -> Division:
     """Split images so that no group and no two equal images are parted.
 
-    rule: see `groups.group_stems`. What "found" finds counts only if there are four groups or more, at most a quarter
-    of the images would be held out, and no class would leave the training; else it is said and dropped.
+    rule: see `groups.group_stems`. What "found" finds, and what merely looks alike, counts only if there are four
+    groups or more, at most a quarter of the images would be held out, and no class would leave the training; else it is
+    said and dropped.
     fixed: a file with one held-out stem a line, in place of the choice. Raises OptionError, DataError.
     """
     stems = [candidate.stem for candidate in candidates]
@@ -65,7 +70,7 @@ def divide(
     elif rule == "found":
         shared = sorted({group for group, size in Counter(named.values()).items() if size > 1})
         start = f"groups  {len(shared)} found by what stands before the last number of the name ({first_few(shared)})"
-        if why := _unfit(named, digests, classes, seed, share):
+        if why := _unfit(join_equal(named, digests), classes, seed, share):
             remarks.append(f"{start} and not used: {why}; --group-by with a regular expression insists")
             named, used = group_stems(stems, "none"), "none"
         else:
@@ -79,6 +84,13 @@ def divide(
     equal = len(stems) - len({digests[stem] or stem for stem in stems})
     if equal:
         remarks.append(f"groups  {equal} image{'s are' if equal > 1 else ' is'} equal to others and stay with them")
+    wider = join_equal(joined, {candidate.stem: candidate.alike for candidate in candidates})
+    if wider != joined:
+        count = sum(bool(candidate.alike) for candidate in candidates)
+        start = f"groups  {count} images look nearly the same as others"
+        why = _unfit(wider, classes, seed, share)
+        remarks.append(f"{start} and may be parted: {why}" if why else f"{start} and stay with them")
+        joined = joined if why else wider
     train, validation = hold_out(classes, groups=joined, seed=seed, share=share)
     return Division(train, validation, used, _shared(joined), tuple(remarks))
 
@@ -129,15 +141,8 @@ def _covering(ranked: Sequence[str], classes: Mapping[str, Collection[int]], spr
     return chosen
 
 
-def _unfit(
-    named: Mapping[str, str],
-    digests: Mapping[str, str],
-    classes: Mapping[str, Collection[int]],
-    seed: int,
-    share: float,
-) -> str:
+def _unfit(joined: Mapping[str, str], classes: Mapping[str, Collection[int]], seed: int, share: float) -> str:
     """Why groups that were merely found are not used; "" if they are."""
-    joined = join_equal(named, digests)
     count = len(set(joined.values()))
     if count < _LEAST_FOUND:
         return f"fewer than {_LEAST_FOUND}"

@@ -5,6 +5,7 @@ Reads no file: it judges the facts that the scan collected, and none of its find
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import median
@@ -37,13 +38,13 @@ def survey(facts: Sequence[FileFacts], labels: LabelSet | None) -> list[Finding]
     return [*findings, *_sizes(facts), *_fields(facts), *_series(facts)]
 
 
-def _group(severity: str, group: Sequence[FileFacts], what: str, expected: str, do: str) -> Finding:
-    """A finding about the images of a group, under the name of the first. what: the rest of the sentence."""
+def _group(group: Sequence[FileFacts], what: str, expected: str, do: str) -> Finding:
+    """A warning about the images of a group, under the name of the first. what: the rest of the sentence."""
     names = [str(fact.image) for fact in group]
     return Finding(
-        "warning" if severity == "warning" else "note", names[0], f"{names[0]} {what}.", first_few(names),
-        expected, do, tuple(names[1:]),
-    )
+        "warning", names[0], f"{names[0]} is one of {len(group)} images {what}.",
+        first_few([fact.stem for fact in group]), expected, do, tuple(names[1:]),
+    )  # fmt: skip
 
 
 def _copies(facts: Sequence[FileFacts]) -> Iterator[Finding]:
@@ -56,10 +57,9 @@ def _copies(facts: Sequence[FileFacts]) -> Iterator[Finding]:
         if len(group) > 1:
             group.sort(key=lambda fact: (len(fact.stem), fact.stem))
             masks = {(tuple(fact.counts.items()), tuple(fact.row_centres.values())) for fact in group}
-            others = "1 other image" if len(group) == 2 else f"{len(group) - 1} other images"
             yield _group(
-                "warning", group, f"has the same pixels as {others}" + ", with another mask" * (len(masks) > 1),
-                "each image once", "remove the copies, or keepmap check --fix OUT does",
+                group, "of the same pixels" + ", with different masks" * (len(masks) > 1), "each image once",
+                "remove the copies, or keepmap check --fix OUT does",
             )
 
 
@@ -77,9 +77,8 @@ def near_duplicates(facts: Sequence[FileFacts]) -> list[list[FileFacts]]:
 def _look_alikes(facts: Sequence[FileFacts]) -> Iterator[Finding]:
     """Images that are nearly the same: a copy that was compressed, scaled or brightened."""
     for group in near_duplicates(facts):
-        others = "1 other image" if len(group) == 2 else f"{len(group) - 1} other images"
         yield _group(
-            "warning", group, f"looks nearly the same as {others}", "images that show different things",
+            group, "that look nearly the same", "images that show different things",
             "look at them; remove copies, and keep the frames of one scene on one side of a split",
         )
 
@@ -186,20 +185,13 @@ def _sizes(facts: Sequence[FileFacts]) -> Iterator[Finding]:
 
 def _fields(facts: Sequence[FileFacts]) -> Iterator[Finding]:
     """Neighbours in a folder that show one field of view."""
-    group: list[FileFacts] = []
-    for fact in facts:
-        if group and not _one_field(group[-1], fact):
-            yield from _field(group)
-            group = []
-        group.append(fact)
-    yield from _field(group)
-
-
-def _field(group: Sequence[FileFacts]) -> Iterator[Finding]:
-    if len(group) > 1:
-        yield _group(
-            "note", group, f"and the next {len(group) - 1} in its folder may show one field of view",
-            "", "keep them on one side of a split",
+    pairs = [(one, other) for one, other in itertools.pairwise(facts) if _one_field(one, other)]
+    if pairs:
+        first, *others = dict.fromkeys(str(fact.image) for pair in pairs for fact in pair)
+        yield Finding(
+            "note", first, f"{1 + len(others)} images may show the same field of view as their neighbours.",
+            first_few([f"{one.stem} and {other.stem}" for one, other in pairs]), "",
+            "keep each such run on one side of a split", tuple(others),
         )
 
 

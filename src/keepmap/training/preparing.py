@@ -21,6 +21,7 @@ from keepmap.data.findings import group_findings
 from keepmap.data.labels import LabelSet
 from keepmap.data.scan import scan
 from keepmap.data.split import Candidate, Division, divide
+from keepmap.data.survey import near_duplicates
 from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import build_network, is_listed
@@ -156,8 +157,12 @@ def read(
 
 
 def _divide(facts: Sequence[FileFacts], labels: LabelSet, options: TrainOptions, progress: Progress) -> Division:
+    alike = {fact.stem: group[0].stem for group in near_duplicates(facts) for fact in group}
     candidates = [
-        Candidate(f.stem, str(f.image), tuple(v for v in labels.values if f.counts.get(v)), f.digest) for f in facts
+        Candidate(
+            f.stem, str(f.image), tuple(v for v in labels.values if f.counts.get(v)), f.digest, alike.get(f.stem, "")
+        )
+        for f in facts
     ]
     fixed = Path(options.validation) if options.validation else None
     division = divide(candidates, rule=options.group_by, fixed=fixed, seed=options.seed, share=_HELD_OUT)

@@ -167,7 +167,7 @@ def test_every_change_is_a_row_and_every_lost_file_is_in_the_quarantine(tmp_path
     assert len(rows) == len(done.changes)
     told = {(Path(row["file"]).parent.name + "/" + Path(row["file"]).name, row["done"]) for row in rows}
     assert told == {
-        ("masks/0.jpg", "each such pixel given the nearest label around it"),
+        ("masks/0.jpg", "snapped to the nearest label around"),
         ("images/1.png", "copied to the quarantine"),
         ("masks/1.png", "copied to the quarantine"),
         ("images/2.png", "copied to the quarantine"),

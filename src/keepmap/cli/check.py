@@ -88,7 +88,7 @@ def _show_repair(repair: Repair, repaired: DataReport) -> None:
     table = make_table()
     for name in ("problem", "done"):
         table.add_column(name, overflow="fold")
-    for name in ("files", "pixels changed"):
+    for name in ("files", "pixels"):
         table.add_column(name, justify="right", no_wrap=True)
     for problem, done, files, pixels in repair.summary:
         table.add_row(Text(problem), Text(done), str(files), in_thousands(pixels) if pixels else "")
@@ -96,6 +96,8 @@ def _show_repair(repair: Repair, repaired: DataReport) -> None:
         show("", table)
     verdict = "training would still fail" if repaired.failed else "ready to train"
     show("", f"{repair.out}: {repair.pairs} pairs, {repair.quarantined} files in the quarantine; {verdict}")
+    if repair.classes:
+        show(f"The masks have new numbers: keepmap train ... --classes {repair.classes}")
     for finding in repaired.errors[:_FINDINGS_SHOWN]:
         show(f"  {finding.summary}")
 

@@ -127,7 +127,7 @@ def _read_array(path: Path, options: ImageOptions) -> Array:
 def _lossy(path: Path, kind: str, how: str = "") -> DataError:
     return DataError(
         f"{path} is a {kind} file, whose compression changes label values.", found=kind + how, expected=_EXPECTED,
-        do=f"save the mask as PNG from its source; a converted {kind} keeps the damage",
+        do=f"save the mask as PNG from its source (a converted {kind} keeps the damage), or keepmap check --fix OUT",
     )
 
 

@@ -164,7 +164,7 @@ def _judge(path: Path, raw: RawMask, key: Key) -> tuple[npt.NDArray[np.intp], li
     done = []
     if snapped := int(np.count_nonzero(np.array(key.mains)[places] != raw.values)):
         problem = "smoothed or compressed" if seen.lossy else f"stray values: {_shown(strange, key.coloured)}"
-        done.append((problem, "each such pixel given the nearest label around it", snapped))
+        done.append((problem, "snapped to the nearest label around", snapped))
     if key.renumbered:
         done.append(("colours" if key.coloured else "values that are no ids", "replaced by ids", raw.values.size))
     return places, done

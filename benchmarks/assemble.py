@@ -131,6 +131,31 @@ def peers(results: Sequence[Result]) -> str:
     )
 
 
+def throughput(results: Sequence[Result]) -> str:
+    """The whole training loop against the plain one."""
+    result = results[0]
+    rows = [
+        [
+            name,
+            number(row["keepmap"], 2),
+            number(row["plain"], 2),
+            ratio(row),
+            f"{row['beside']:.1%}",
+            f"{row['gflop_per_second'] / result['matrix_product']:.2f}",
+        ]
+        for name, row in result["networks"].items()
+    ]
+    head = ["", f"keepmap, {result['precision']}", "plain eager float32", "ratio", "beside", "of the matrix product"]
+    return (
+        "## The whole training loop, images per second\n\n"
+        + table(head, rows)
+        + f"\nBatch {result['batch']} of {result['crop']} x {result['crop']}; drawing and augmenting crops, loss, "
+        "optimiser and averaging of the weights on both sides. Beside: the share of keepmap's time that is neither "
+        "forward pass nor backward pass nor optimiser. The last column is the arithmetic of a step, three forward "
+        f"passes, over its time, as a share of the matrix product.\n\n{provenance(results)}"
+    )
+
+
 def memory(results: Sequence[Result]) -> str:
     """Peak memory of predict."""
     result = results[0]
@@ -222,6 +247,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "accuracy-nuclei": accuracy,
     "accuracy-camvid": accuracy,
     "speed": speed,
+    "throughput": throughput,
     "peers": peers,
     "memory": memory,
     "check": check,

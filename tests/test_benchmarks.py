@@ -131,6 +131,21 @@ def test_calls_alternate(load: Any) -> None:
     assert len(ours) == len(theirs) == 2
 
 
+def test_both_whole_loops_train(load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = load("throughput")
+    monkeypatch.setattr(module, "CROP", 32)
+    network = keepmap.build_model("unet", channels=3, classes=2, widths=(4, 8))
+    plain = module.PlainLoop(load("plain_unet").PlainUNet(2, (4, 8)))
+    engine = module.our_engine(network, "float32")
+    inside = module.Inside(engine)
+    before = (network.head.weight.clone(), plain.network.head.weight.clone())
+    module.take_our_steps(engine, module.our_batches(), 2)
+    plain.take_steps(2)
+    assert inside.seconds > 0
+    for then, now in zip(before, (network.head.weight, plain.network.head.weight), strict=True):
+        assert not torch.equal(then, now)
+
+
 def test_memory_benchmark_makes_a_run_that_predicts(tmp_path: Path, load: Any) -> None:
     run = load("memory").make_run(tmp_path / "run")
     assert keepmap.load(run)(np.zeros((5, 7, 3), np.uint8)).shape == (5, 7)
@@ -194,6 +209,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "damage": {"rows": [PAIR]},
     "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
     "memory": {"widths": [16, 32], "rows": [{"side": 64, "limit": "default", "peak_mib": 300.4, "seconds": 4.0}]},
+    "throughput": {
+        "precision": "bfloat16", "batch": 4, "crop": 256, "matrix_product": 400.0, "networks": {
+            "classic U-Net": {**ROW, "range": [2.9, 3.1], "beside": 0.061, "gflop_per_second": 300.0},
+        },
+    },
     "speed": {
         "precision": "bfloat16", "logit_difference": 1e-6, "training": ROW,
         "inference": {**ROW, "equal_labels": 0.999, "gflop": 385.0, "gflop_per_second": 300.0},
@@ -211,10 +231,11 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 7
+    assert page.count("\n## ") == 8
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
     assert "| peak | 353 | 808 | 0.44 |" in page
     assert "2.50 in training, 3.60 in inference" in page
+    assert "| classic U-Net | 1.20 | 0.40 | 3.00 (2.90 to 3.10) | 6.1% | 0.75 |" in page
     assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
     assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
     assert "0.83 of the matrix product" in page

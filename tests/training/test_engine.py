@@ -328,7 +328,7 @@ def test_inside_of_every_forward_method_is_the_precision_asked_for(
             layer.register_forward_hook(lambda module, given, output: seen.add(output.dtype))
     real = getattr(type(network), method)
     monkeypatch.setattr(type(network), method, lambda self, x: calls.append(method) or real(self, x))
-    engine = Engine(network, device="cpu", precision=precision)
+    engine = Engine(network, device="cpu", precision=precision, optimiser=OptimiserConfig(averaging=0.9))
     if method == "forward_valid":
         with engine.fabric.autocast():
             network.forward_valid(torch.rand(1, 1, 20, 20))  # type: ignore[operator]
@@ -336,6 +336,9 @@ def test_inside_of_every_forward_method_is_the_precision_asked_for(
         assert math.isfinite(engine.step(*batch(), 1e-3))
     assert (seen, calls) == ({getattr(torch, precision)}, [method])
     assert {p.dtype for p in network.parameters()} == {torch.float32}
+    seen.clear()
+    engine.renew_statistics([batch()[0]])
+    assert seen <= {getattr(torch, precision)}, "and where statistics are renewed, if there are any"
 
 
 HEADS = {

@@ -34,6 +34,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/damage.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/accuracy.py $(DATA) nuclei camvid $(if $(BASELINE),--baseline $(BASELINE))
+	$(BIN)/python benchmarks/planning.py $(DATA)
 	$(BIN)/python benchmarks/assemble.py
 
 # The two pages that scripts write; the second trains small networks for a quarter of an hour.

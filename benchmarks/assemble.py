@@ -195,6 +195,29 @@ def damage(results: Sequence[Result]) -> str:
     return f"## What `keepmap check --fix` repairs\n\n{table(head, rows)}\n{provenance(results)}"
 
 
+def planning(results: Sequence[Result]) -> str:
+    """Expected against real time."""
+    rows = [
+        [
+            f"{row['task']} `{row['options']}`" if row["options"] else row["task"],
+            f"{row['steps']} ({row['planned_steps']})",
+            number(row["expected_seconds"], 1),
+            number(row["real_seconds"], 1),
+            number(row["ratio"], 2),
+            f"{row['overrun']:+.1f}",
+        ]
+        for row in results
+    ]
+    off = float(np.median([abs(row["ratio"] - 1) for row in results]))
+    late = max(row["overrun"] for row in results)
+    return (
+        "## What a plan expects\n\n"
+        + table(["plan", "steps (planned)", "expected s", "real s", "ratio", "beyond `--time`, s"], rows)
+        + f"\nThe seconds are those of the steps that were done, validations included. Median error {off:.0%}; the "
+        f"latest command ended {late:+.1f} s from its `--time`.\n\n{provenance(results)}"
+    )
+
+
 def score(matrices: np.ndarray[Any, Any], task: str) -> np.ndarray[Any, Any]:
     """Foreground IoU (nuclei) or mean IoU of matrices (..., K, K); a class that is absent from both counts as 0."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
@@ -252,6 +275,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "memory": memory,
     "check": check,
     "damage": damage,
+    "planning": planning,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""
 

@@ -30,6 +30,7 @@ from keepmap.data.augment import Augmentation
 from keepmap.data.sampling import Sampler
 from keepmap.networks.describe import multiply_adds
 from keepmap.planning.recipe import OptimiserConfig
+from keepmap.protocols import Silent
 from keepmap.resources import Stopwatch, resolve_precision, thread_count, use_cpu
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
@@ -106,7 +107,7 @@ def our_engine(network: nn.Module, precision: str) -> Engine:
 
 def take_our_steps(engine: Engine, batches: Batches, steps: int) -> None:
     """Some steps, the first batch drawn anew, so that nothing was prepared while the other side was at work."""
-    for step, x, y in batches.stream(0):
+    for step, x, y in batches.stream(0, Silent()):
         engine.step(x, y, RATE)
         if step + 1 == steps:
             break

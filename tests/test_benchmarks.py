@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 import keepmap
+from keepmap.runs import RunFolder
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
 PRINTED = "lite0 camvid 600 s seed 0: 371 steps, 2968 crops; mean IoU 0.3558; per class [0.76, 0.52, 0.0]\n"
@@ -172,6 +174,20 @@ def test_check_is_measured(tmp_path: Path, load: Any) -> None:
     assert len(report.facts) == 3
 
 
+def test_a_plan_is_compared_over_the_steps_that_were_done(tmp_path: Path, load: Any) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.last_file.parent.mkdir(parents=True)
+    for file, moment in ((folder.split_file, 100.0), (folder.last_file, 150.0)):
+        file.write_text("")
+        os.utime(file, (moment, moment))
+    folder.append_metrics(step=40, loss=1.0)
+    entries = {"steps": 50, "crop": 256, "batch": 8, "micro": 8, "checkpointing": False}
+    planned = {"expected_seconds": 60.0, "plan": {name: {"value": value} for name, value in entries.items()}}
+    row = load("planning").compared(planned, folder, 61.5, 60)
+    assert (row["expected_seconds"], row["real_seconds"], row["overrun"]) == (48.0, 50.0, 1.5)
+    assert row["ratio"] == pytest.approx(0.96)
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -214,6 +230,10 @@ RESULTS: dict[str, dict[str, Any]] = {
             "classic U-Net": {**ROW, "range": [2.9, 3.1], "beside": 0.061, "gflop_per_second": 300.0},
         },
     },
+    "planning-nuclei": {
+        "task": "nuclei", "options": "--model unet", "steps": 90, "planned_steps": 100, "expected_seconds": 45.0,
+        "real_seconds": 50.0, "ratio": 0.9, "overrun": -2.25,
+    },
     "speed": {
         "precision": "bfloat16", "logit_difference": 1e-6, "training": ROW,
         "inference": {**ROW, "equal_labels": 0.999, "gflop": 385.0, "gflop_per_second": 300.0},
@@ -231,7 +251,9 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 8
+    assert page.count("\n## ") == 9
+    assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
+    assert "Median error 10%" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
     assert "| peak | 353 | 808 | 0.44 |" in page
     assert "2.50 in training, 3.60 in inference" in page

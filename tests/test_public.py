@@ -17,6 +17,7 @@ API = Path(keepmap.__file__).with_name("api")
 OPTIONS_OF = {
     "check": options.CheckOptions,
     "convert": options.ConvertOptions,
+    "plan": options.TrainOptions,
     "train": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,

@@ -40,7 +40,7 @@ def shortened(words: list[str]) -> list[str]:
     """A keepmap command that takes seconds: two steps of training, or twelve seconds of demo."""
     verb, *rest = words
     kept = [w for i, w in enumerate(rest) if w not in LENGTHS and (i == 0 or rest[i - 1] not in LENGTHS)]
-    if verb == "train" and "--resume" not in rest:
+    if verb in ("plan", "train") and "--resume" not in rest:
         return [verb, *kept, *SHORT]
     return [verb, *kept, "--time", "12s"] if verb == "demo" else words
 

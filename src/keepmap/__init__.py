@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         import_weights,
         list_models,
         load,
+        plan,
         predict,
         train,
     )
@@ -36,6 +37,7 @@ __all__ = [
     "import_weights",
     "list_models",
     "load",
+    "plan",
     "predict",
     "train",
 ]

@@ -70,6 +70,11 @@ def from_dict(cls: type[T], values: Mapping[str, Any], where: str, error: type[I
     return cls(**arguments)
 
 
+def field_value(cls: type[Any], name: str, value: Any, where: str) -> Any:
+    """`value` as the field `name` of the dataclass `cls` holds it. Raises OptionError where its type is another."""
+    return _typed(typing.get_type_hints(cls)[name], value, where, OptionError)
+
+
 def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
     """`value` as `kind`, a JSON type or a container of such; raises `error` where it does not fit."""
     origin, inner = typing.get_origin(kind), typing.get_args(kind)

@@ -60,7 +60,7 @@ class TrainOptions(ImageOptions, LabelOptions):
 
     model: str = option("auto", "network, one of `keepmap models`; auto chooses by the data and the machine")
     encoder: str = option("auto", "encoder of networks that have one, one of `keepmap models`, or timm:NAME")
-    set: dict[str, Any] | None = option(None, "option of the network that --model names; once for each")
+    set: dict[str, Any] | None = option(None, "fixes an entry of plan.json or an option of the network; once for each")
     weights: str = option("auto", "where it starts: imagenet (fetched), none, FILE, or auto (imagenet where at hand)")
     offline: bool = option(False, "fetch nothing: weights come from the cache or from files")
     init: str | None = option(None, "RUN whose weights it starts from: what matches is loaded, the rest is listed")
@@ -76,6 +76,7 @@ class TrainOptions(ImageOptions, LabelOptions):
     batch: int | None = option(None, "crops per optimiser step; default: planned")
     workers: int | None = option(None, "processes that draw batches, 0 for a thread; default: 0, up to 8 for a GPU")
     deterministic: bool = option(False, "the same weights each time, to the bit, on the same machine")
+    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     checkpointing: bool = option(False, "recompute activations in the backward pass: less memory for a third more time")
 
 
@@ -86,7 +87,7 @@ class PredictOptions(ImageOptions):
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
     probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
-    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
@@ -96,7 +97,7 @@ class PredictOptions(ImageOptions):
 class EvaluateOptions(ImageOptions, LabelOptions):
     """Options of `keepmap evaluate`."""
 
-    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")

@@ -80,6 +80,11 @@ class RunFolder:
         return self.path / "plan.json"
 
     @property
+    def fingerprint_file(self) -> Path:
+        """fingerprint.json: the figures of the training images."""
+        return self.path / "fingerprint.json"
+
+    @property
     def split_file(self) -> Path:
         """Folders, options and names of both parts."""
         return self.path / "split.json"

@@ -24,6 +24,7 @@ DATACLASSES = {
     "check": options.CheckOptions,
     "convert": options.ConvertOptions,
     "train": options.TrainOptions,
+    "plan": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,

@@ -38,7 +38,10 @@ def test_figures_equal_those_of_the_pixels() -> None:
     np.testing.assert_allclose(figures.class_shares[1], (everything == 255).sum() / (everything != 7).sum())
     assert (figures.images, figures.channels, figures.dtype) == (3, 2, "uint8")
     assert figures.value_range == (0.0, 255.0)
-    assert (figures.median_height, figures.median_width) == (31, 30)
+    assert (figures.heights, figures.widths) == ((20, 31, 50), (10, 30, 33))
+    assert figures.image_shares == (1.0, 1.0)
+    shares = [(everything == value).sum() / (everything != 7).sum() for value in (0, 255)]
+    np.testing.assert_allclose(figures.median_frequency, [np.median(shares) / share for share in shares])
 
 
 def test_where_classes_lie_and_which_is_brighter() -> None:

@@ -29,8 +29,9 @@ from keepmap.training.session import begin, go_on
 
 OPTIONS = TrainOptions(steps=3, crop=32, batch=2, precision="float32", device="cpu")
 GREY = Fingerprint(
-    images=9, channels=1, dtype="uint8", median_height=70, median_width=90, mean=(40.0,), deviation=(30.0,),
-    value_range=(0.0, 255.0), class_shares=(0.8, 0.2), row_offsets=(0.0, 0.01), brighter=0.8,
+    images=9, channels=1, dtype="uint8", heights=(70, 70, 70), widths=(90, 90, 90), mean=(40.0,), deviation=(30.0,),
+    value_range=(0.0, 255.0), class_shares=(0.8, 0.2), image_shares=(1.0, 1.0), median_frequency=(0.6, 2.5),
+    row_offsets=(0.0, 0.01), brighter=0.8,
 )  # fmt: skip
 
 
@@ -157,17 +158,17 @@ def test_a_network_for_other_data_is_refused(
 
 def test_a_network_of_keepmap_is_known_by_its_recipe_and_normalised_once() -> None:
     network = build_network("unet", channels=1, classes=2, options={"widths": (4, 8), "up": "nearest"})
-    choice = choose_given(network, GREY, 2)
+    choice = choose_given(network, GREY, 2, TrainOptions())
     assert (choice.network, choice.options["widths"], choice.options["up"]) == ("unet", [4, 8], "nearest")
     assert (network.mean.tolist(), network.std.tolist()) == ([40.0], [30.0])
     network.set_normalisation([7.0], [3.0])
-    choice = choose_given(network, GREY, 2)
+    choice = choose_given(network, GREY, 2, TrainOptions())
     assert (choice.mean, choice.deviation, choice.because_mean) == ((7.0,), (3.0,), "the network that was handed over")
     assert network.mean.tolist() == [7.0]
 
 
 def test_a_foreign_network_gets_raw_values() -> None:
-    choice = choose_given(tiny(), GREY, 2)
+    choice = choose_given(tiny(), GREY, 2, TrainOptions())
     assert (choice.network, choice.options, choice.mean) == ("Tiny", {}, (40.0,))
     assert "raw values" in choice.because_mean
 

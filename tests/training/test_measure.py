@@ -6,19 +6,35 @@ import pytest
 import torch
 
 from keepmap.networks.catalogue import build_network
+from keepmap.planning.plan import Setting
 from keepmap.training.engine import Engine
-from keepmap.training.measure import measure_step
+from keepmap.training.measure import measure_step, step_bytes
 
 
 def test_measuring_changes_nothing_and_memory_grows_with_the_batch() -> None:
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
     before = {name: t.clone() for name, t in network.state_dict().items()}
-    one, four = (measure_step(network, 32, n, device="cpu", precision="float32", limit=60.0) for n in (1, 4))
+    settings = [Setting(32, n, n, False) for n in (1, 4)]
+    one, four = (measure_step(network, s, device="cpu", precision="float32", limit=60.0) for s in settings)
     assert one.seconds > 0
     weights = 16 * sum(p.numel() for p in network.parameters())
     assert four.bytes - weights == 4 * (one.bytes - weights) > 0
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, before[name]), name
+
+
+def test_parts_and_recomputing_need_less() -> None:
+    network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
+    ways = [Setting(32, 4, micro, on) for micro, on in ((4, False), (2, False), (4, True))]
+    whole, parts, again = (step_bytes(network, way, precision="float32") for way in ways)
+    weights = 16 * sum(p.numel() for p in network.parameters())
+    assert whole - weights == 2 * (parts - weights)
+    assert again < whole
+    assert not network.checkpointing
+    passes = []
+    network.register_forward_hook(lambda module, taken, _: passes.append((len(taken[0]), module.checkpointing)))
+    measure_step(network, Setting(32, 4, 2, True), device="cpu", precision="float32", limit=0.0)
+    assert passes == [(2, True), (2, True)]
 
 
 def test_the_limit_ends_the_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +47,5 @@ def test_the_limit_ends_the_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(Engine, "step", step)
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
-    measure_step(network, 32, 2, device="cpu", precision="float32", limit=0.0)
+    measure_step(network, Setting(32, 2, 2, False), device="cpu", precision="float32", limit=0.0)
     assert len(steps) == 1

@@ -17,7 +17,7 @@ def test_the_network_is_the_planned_one_and_nothing_is_written(tmp_path: Path, m
     draw_dataset(tmp_path, count=4, seed=0)
     before = sorted(tmp_path.rglob("*"))
     options = TrainOptions(
-        model="unet", steps=2, device="cpu", set={"widths": (4, 8)}, classes=str(tmp_path / "classes.txt")
+        model="unet", steps=2, device="cpu", memory="4G", set={"widths": (4, 8)}, classes=str(tmp_path / "classes.txt")
     )
     one, other = (prepare(tmp_path / "images", tmp_path / "masks", options, Silent()) for _ in range(2))
     assert sorted(tmp_path.rglob("*")) == before

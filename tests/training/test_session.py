@@ -7,6 +7,7 @@ import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +15,21 @@ import tifffile
 import torch
 from PIL import Image
 
+from keepmap.config import from_dict, read_json
 from keepmap.data.masks import read_mask
 from keepmap.errors import DataError, OptionError, RunError
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
 from keepmap.options import TrainOptions
-from keepmap.planning.plan import Cost
+from keepmap.planning.fingerprint import Fingerprint
+from keepmap.planning.plan import Cost, Plan
+from keepmap.planning.recipe import LossConfig
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
 from keepmap.runtime.torch_runtime import Runtime
 from keepmap.training import loop
+from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
 from keepmap.training.lock import locked
 from keepmap.training.session import begin, go_on
@@ -50,7 +55,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network, and steps that cost the same wherever a validation is planned by their cost."""
-    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
     monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
 
 
@@ -82,7 +87,8 @@ def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_p
     plan, position = begin(*folders, run, OPTIONS, Silent())
     assert (plan.steps, position.step, position.signal) == (6, 6, 0)
     assert {p.name for p in run.path.iterdir()} == {
-        "config.json", "model.safetensors", "plan.json", "split.json", "metrics.jsonl", "checkpoints",
+        "config.json", "model.safetensors", "plan.json", "split.json", "fingerprint.json", "metrics.jsonl",
+        "checkpoints",
     }  # fmt: skip
     split = json.loads(run.split_file.read_text())
     assert (len(split["train"]), len(split["validation"])) == (5, 1)
@@ -323,7 +329,7 @@ def test_a_run_can_begin_from_another_and_lists_the_rest(
     lines = Lines()
     begin(*folders, second, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert any(line.startswith("init ") and "not:" not in line for line in lines.said)
-    monkeypatch.setattr("keepmap.planning.planner._widths", lambda network, here: {"widths": [4, 8, 16]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8, 16]})
     begin(*folders, third, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert "not: " in next(line for line in reversed(lines.said) if line.startswith("init "))
     with pytest.raises(OptionError, match="nothing that this network could start from"):
@@ -404,3 +410,28 @@ def test_a_split_of_before_has_no_groups_and_is_continued(folders: tuple[Path, P
     del split["groups"], split["rule"], split["options"]["group_by"], split["options"]["validation"]
     run.split_file.write_text(json.dumps(split))
     assert go_on(run, Silent())[1].step == 6
+
+
+def test_entries_that_are_fixed_reach_the_training(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe, the parts of a batch, recomputing and the sampling, and all again on resume."""
+    seen: list[tuple[object, ...]] = []
+    real = loop.fit
+
+    def fit(engine: Engine, plan: Plan, batches: Batches, *rest: Any) -> loop.Position:
+        focus, network = batches.sampler.focus, engine.network
+        assert focus is not None
+        seen.append((engine.config.optimiser, engine.micro, network.checkpointing, focus.rate, batches.how.gamma))
+        return real(engine, plan, batches, *rest)
+
+    monkeypatch.setattr("keepmap.training.session.fit", fit)
+    run = RunFolder(tmp_path / "run")
+    fixed = {"optimiser": "sgd", "micro": 1, "checkpointing": True, "class_rate": 0.5, "gamma": (0.5, 2.0)}
+    plan, _ = begin(*folders, run, replace(OPTIONS, steps=2, set=fixed), Silent())
+    assert plan.loss == LossConfig()
+    assert run.read_config().options["checkpointing"] is True
+    figures = from_dict(Fingerprint, read_json(run.fingerprint_file, format=1), "fingerprint.json")
+    assert (figures.images, figures.heights, figures.median_frequency[0] < 1) == (5, (70, 70, 70), True)
+    go_on(run, Silent())
+    assert seen == 2 * [("sgd", 1, True, 0.5, (0.5, 2.0))]

@@ -7,7 +7,7 @@ from keepmap.api.data import check, convert
 from keepmap.api.models import build_model, check_segmenter, describe_network, list_models
 from keepmap.api.prediction import evaluate, load, predict
 from keepmap.api.sample import demo
-from keepmap.api.training import import_weights, train
+from keepmap.api.training import import_weights, plan, train
 
 __all__ = [
     "build_model",
@@ -20,6 +20,7 @@ __all__ = [
     "import_weights",
     "list_models",
     "load",
+    "plan",
     "predict",
     "train",
 ]

@@ -17,6 +17,7 @@ from keepmap.options import ImportOptions, Instances, Precision, TrainOptions
 from keepmap.planning.plan import Plan
 from keepmap.protocols import Progress, Silent, StrPath
 from keepmap.runs import RunFolder
+from keepmap.training.preparing import prepare
 from keepmap.training.session import begin, draw_preview, go_on, raise_if_interrupted
 from keepmap.weights.importing import import_file
 
@@ -32,6 +33,24 @@ class Run:
     steps: int
     seconds: float
 
+
+
+def plan(
+    images: StrPath, masks: StrPath, *, classes: str | None = None, ignore: str = "auto", instances: Instances = "auto",
+    frame: int | None = None, max_pixels: int = 100_000_000, model: str = "auto", encoder: str = "auto",
+    set: dict[str, Any] | None = None,  # noqa: A002
+    weights: str = "auto", offline: bool = False, init: str | None = None, network: Segmenter | None = None,
+    time: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, device: str = "auto",
+    group_by: str = "found", validation: str | None = None, precision: Precision = "auto", crop: int | None = None,
+    batch: int | None = None, workers: int | None = None, deterministic: bool = False, memory: str | None = None,
+    checkpointing: bool = False, progress: Progress | None = None,
+) -> Plan:  # fmt: skip
+    """What `train` with the same arguments would do, and why, after a few measured steps; nothing is written.
+
+    The Plan has an attribute for each entry of plan.json, and `because`, `expected_seconds`, `expected_bytes`.
+    """
+    options = from_arguments(TrainOptions, locals())
+    return prepare(Path(images), Path(masks), options, progress or Silent(), network).plan
 
 
 def train(
@@ -66,12 +85,14 @@ def train(
     batch: int | None = None,
     workers: int | None = None,
     deterministic: bool = False,
+    memory: str | None = None,
     checkpointing: bool = False,
     progress: Progress | None = None,
 ) -> Run:
     """Plan, train and validate a network on two folders, and write the RUN folder `out`.
 
-    set: options of the network that `model` names, as `build_model` takes them: set={"skips": 0} for FCN-32s.
+    set: fixed entries of plan.json (set={"gain": 0.5}) and options of the network that `model` names, as `build_model`
+    takes them: set={"skips": 0} for FCN-32s. memory: for the steps and the decoded images together.
     weights: auto, imagenet (fetched into the cache unless offline), none, or a file of a classifier of the encoder.
     init: a RUN whose weights it starts from, as far as names and shapes match (FCN-32s to 16s to 8s, say).
     group_by: which images a split must not part, see `data.groups.group_stems`. validation: a file of held-out stems.

@@ -20,11 +20,12 @@ from keepmap.cli.demo import demo
 from keepmap.cli.evaluate import evaluate
 from keepmap.cli.import_weights import import_weights
 from keepmap.cli.models import models
+from keepmap.cli.plan import plan
 from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
-COMMANDS = (check, convert, train, evaluate, predict, import_weights, demo, models)
+COMMANDS = (check, convert, plan, train, evaluate, predict, import_weights, demo, models)
 
 
 class _Commands(TyperGroup):

@@ -26,6 +26,13 @@ class Recomputing(Protocol):
     checkpointing: bool
 
 
+def let_recompute(network: nn.Module) -> None:
+    """Let all of `network`, its encoder included, recompute its parts in training."""
+    for module in network.modules():
+        if hasattr(module, "checkpointing"):
+            setattr(module, "checkpointing", True)  # noqa: B010  (no field of every module)
+
+
 def in_turn(*layers: nn.Module) -> Part:
     """The part that sends its one value through `layers`."""
 

@@ -12,26 +12,34 @@ import numpy as np
 
 from keepmap.data.facts import FileFacts
 from keepmap.data.labels import LabelSet
+from keepmap.planning.recipe import median_frequency
+
+FORMAT = 1
+"""Format number of fingerprint.json."""
 
 
 @dataclass(frozen=True)
 class Fingerprint:
     """Figures of a data set. Lengths in pixels, intensities in raw values, shares from 0 to 1.
 
-    value_range: smallest and largest value, for integers those of their type. class_shares: share of the labelled
-    pixels, by class. row_offsets: mean row of a class relative to the middle, from -0.5 (top) to 0.5 (bottom).
+    heights, widths: smallest, median, largest. value_range: smallest and largest value, for integers those of their
+    type. class_shares: of the labelled pixels, by class; image_shares: of the images, those with the class.
+    median_frequency: the median of the classes' frequencies over its own, see `recipe.median_frequency`.
+    row_offsets: mean row of a class relative to the middle, from -0.5 (top) to 0.5 (bottom).
     brighter: share of the images in which what is not the first class is brighter than the first class.
     """
 
     images: int
     channels: int
     dtype: str
-    median_height: int
-    median_width: int
+    heights: tuple[int, int, int]
+    widths: tuple[int, int, int]
     mean: tuple[float, ...]
     deviation: tuple[float, ...]
     value_range: tuple[float, float]
     class_shares: tuple[float, ...]
+    image_shares: tuple[float, ...]
+    median_frequency: tuple[float, ...]
     row_offsets: tuple[float, ...]
     brighter: float
 
@@ -42,17 +50,20 @@ def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
     pixels = max(1, sum(f.measured for f in facts))
     mean = np.sum([f.sums for f in facts], axis=0) / pixels
     variance = np.sum([f.squares for f in facts], axis=0) / pixels - mean**2
-    counts = np.array([sum(f.counts.get(value, 0) for f in facts) for value in labels.values], float)
+    pixels_of = np.array([[f.counts.get(value, 0) for value in labels.values] for f in facts], float)
+    counts = pixels_of.sum(0)
     return Fingerprint(
         images=len(facts),
         channels=facts[0].channels,
         dtype=facts[0].dtype,
-        median_height=int(np.median(heights)),
-        median_width=int(np.median(widths)),
+        heights=(min(heights), int(np.median(heights)), max(heights)),
+        widths=(min(widths), int(np.median(widths)), max(widths)),
         mean=tuple(float(m) for m in mean),
         deviation=tuple(float(np.sqrt(max(v, 0.0))) for v in variance),
         value_range=_value_range(facts),
         class_shares=tuple(float(s) for s in counts / max(counts.sum(), 1.0)),
+        image_shares=tuple(float(share) for share in (pixels_of > 0).mean(0)),
+        median_frequency=median_frequency(pixels_of),
         row_offsets=tuple(_row_offset(facts, value) for value in labels.values),
         brighter=_share_brighter(facts, labels),
     )

@@ -1,26 +1,50 @@
 """The plan of a training: every number with the reason for it, from the data's figures and a few measured steps.
 
-Pure: reads no file and runs no network. What a step costs it learns from the function that it is handed.
+Pure: reads no file and runs no network. What a step costs it learns from the functions that it is handed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 from keepmap.config import from_dict
 from keepmap.errors import RunError
+from keepmap.planning.recipe import LOSSES, LossConfig
 
+T = TypeVar("T")
+Chance = tuple[float, float]
+"""(share of the crops that something happens to, how far it goes at most), see `data.augment`."""
 FORMAT = 1
 """Format number of plan.json."""
+GROUPS: dict[str, tuple[str, ...]] = {
+    "network": ("network", "options", "pretrained", "mean", "deviation"),
+    "machine": ("device", "precision", "memory", "cache"),
+    "step": ("crop", "batch", "micro", "checkpointing", "step_seconds", "step_bytes"),
+    "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_seconds"),
+    "optimiser": ("optimiser", "learning_rate", "encoder_rate", "schedule", "warm_up", "weight_decay", "clipping",
+                  "averaging", "frozen_statistics"),
+    "loss": ("cross_entropy", "dice", "focal", "tversky", "smoothing", "weighting", "class_weights", "focal_gamma",
+             "tversky_alpha", "tversky_beta"),
+    "augmentation": ("scale", "upright", "invert", "gain", "shift", "value_range", "rotation", "shear", "elastic",
+                     "colour", "contrast", "gamma", "noise", "blur", "coarse"),
+    "sampling": ("class_rate", "seed"),
+}
+"""Title -> entries: every entry in the order in which it is shown."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """All that a training needs to know beside the data. Lengths in pixels, times in seconds.
+    """All that a training needs to know beside the data. Lengths in pixels, times in seconds, sizes in bytes.
 
-    Every field but `because` has an entry in `because`: the sentence that says where its value came from.
+    Every field but `because` has an entry in `because`: the sentence that says where its value came from. What has a
+    default here was not always planned; the default is what was done before. What the entries of the optimiser do is
+    told in `recipe.OptimiserConfig`, of augmentation in `data.augment.Augmentation`, of sampling in `data.sampling`.
+
+    cross_entropy, dice, focal, tversky: weights of the terms of the loss. weighting: where class_weights come from.
+    micro: crops of one forward and backward pass, 0 for all of a batch. memory: of a step; cache: of decoded images.
     """
 
     network: str
@@ -49,11 +73,82 @@ class Plan:
     value_range: tuple[float, float]
     seed: int
     because: dict[str, str] = field(default_factory=dict)
+    micro: int = 0
+    checkpointing: bool = False
+    memory: int = 1 << 31
+    cache: int = 1 << 30
+    step_bytes: int = 0
+    optimiser: Literal["adamw", "sgd"] = "adamw"
+    encoder_rate: float = 1.0
+    schedule: Literal["cosine", "poly"] = "cosine"
+    clipping: float | None = None
+    averaging: float = 0.0
+    frozen_statistics: bool = False
+    cross_entropy: float = 1.0
+    dice: float = 1.0
+    focal: float = 0.0
+    tversky: float = 0.0
+    smoothing: float = 0.0
+    weighting: Literal["equal", "median_frequency", "effective_number"] = "equal"
+    class_weights: tuple[float, ...] | None = None
+    focal_gamma: float = 2.0
+    tversky_alpha: float = 0.3
+    tversky_beta: float = 0.7
+    rotation: Chance = (0.0, 0.0)
+    shear: Chance = (0.0, 0.0)
+    elastic: Chance = (0.0, 0.0)
+    colour: Chance = (0.0, 0.0)
+    contrast: Chance = (0.0, 0.0)
+    gamma: Chance = (0.0, 1.0)
+    noise: Chance = (0.0, 0.0)
+    blur: Chance = (0.0, 0.0)
+    coarse: Chance = (0.0, 1.0)
+    class_rate: float = 0.0
+
+    @property
+    def loss(self) -> LossConfig:
+        """The loss that the entries of its group describe."""
+        return loss_of_entries(vars(self))
+
+    @property
+    def validations(self) -> int:
+        """How often the held-out images are scored."""
+        return math.ceil(self.steps / self.validate_every)
+
+    @property
+    def expected_seconds(self) -> float:
+        """What the steps and the validations should take together."""
+        return self.steps * self.step_seconds + self.validations * self.validation_seconds
+
+    @property
+    def expected_bytes(self) -> int:
+        """What a step and the decoded images should take together, beside Python and its packages."""
+        return self.step_bytes + self.cache
 
     def rows(self) -> dict[str, Any]:
         """The content of plan.json: name -> {value, because}."""
-        names = [f.name for f in fields(self) if f.name != "because"]
-        return {name: {"value": getattr(self, name), "because": self.because[name]} for name in names}
+        return {name: {"value": getattr(self, name), "because": self.because[name]} for name in ENTRIES}
+
+    def part(self, cls: type[T], **others: Any) -> T:
+        """The dataclass `cls` with the entries that bear the names of its fields; `others`: what is no entry."""
+        names = [f.name for f in fields(cls) if f.name in ENTRIES]  # type: ignore[arg-type]
+        return cls(**{name: getattr(self, name) for name in names}, **others)
+
+
+ENTRIES: dict[str, Any] = {f.name: f for f in fields(Plan) if f.name != "because"}
+"""The names in plan.json, in its order."""
+
+
+def loss_of_entries(entries: Mapping[str, Any]) -> LossConfig:
+    """The loss that entries of the plan describe. Raises OptionError for what cannot be."""
+    return LossConfig(
+        terms={name: entries[name] for name in LOSSES if entries[name]},
+        smoothing=entries["smoothing"],
+        class_weights=entries["class_weights"],
+        gamma=entries["focal_gamma"],
+        alpha=entries["tversky_alpha"],
+        beta=entries["tversky_beta"],
+    )
 
 
 def plan_from_rows(rows: dict[str, Any], where: str) -> Plan:
@@ -63,7 +158,18 @@ def plan_from_rows(rows: dict[str, Any], where: str) -> Plan:
         reasons = {name: row["because"] for name, row in rows.items()}
     except (TypeError, KeyError) as error:
         raise RunError(f"{where} is no plan.", found=repr(error), expected="name: {value, because}") from error
-    return from_dict(Plan, {**values, "because": reasons}, where, RunError)
+    unplanned = dict.fromkeys(ENTRIES.keys() - rows.keys(), "not planned when this training began")
+    return from_dict(Plan, {**values, "because": {**unplanned, **reasons}}, where, RunError)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a step is taken. crop: side in pixels; batch: crops of a step; micro: crops of one pass."""
+
+    crop: int
+    batch: int
+    micro: int
+    checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -74,5 +180,7 @@ class Cost:
     bytes: int
 
 
-Measure = Callable[[int, int], Cost]
-"""(crop, batch) -> what a training step costs on this machine."""
+Measure = Callable[[Setting], Cost]
+"""What a training step costs on this machine, from real ones."""
+Needs = Callable[[Setting], int]
+"""The bytes that a training step needs, computed without one."""

@@ -111,7 +111,7 @@ def _restored(engine: Engine, plan: Plan, tensors: dict[str, Tensor], header: Ma
             expected="the plan that the training was begun with", do="put it back, or begin a new RUN with --init",
         )  # fmt: skip
     engine.restore(tensors)
-    engine.micro = position.micro
+    engine.micro = position.micro or engine.micro
     return dataclasses.replace(position, signal=0)
 
 

@@ -15,8 +15,8 @@ from keepmap.networks.catalogue import is_listed, network_recipe
 from keepmap.networks.contract import check_clause
 from keepmap.networks.network import Network
 from keepmap.options import TrainOptions
+from keepmap.planning.choice import Choice, normalisation
 from keepmap.planning.fingerprint import Fingerprint
-from keepmap.planning.planner import Choice, normalisation
 
 _CHOOSING = ("model", "encoder", "set", "weights")
 _RELIED_ON = ("size", "state_dict")
@@ -43,7 +43,7 @@ def adopt(network: Segmenter, options: TrainOptions) -> Any:
     return copied
 
 
-def choose_given(network: Any, figures: Fingerprint, classes: int) -> Choice:
+def choose_given(network: Any, figures: Fingerprint, classes: int, wanted: TrainOptions) -> Choice:
     """What the plan says of a network that `adopt` returned; its normalisation is set where it has one not set yet.
 
     Raises OptionError where the network is made for other channels or classes than the data have.
@@ -66,8 +66,12 @@ def choose_given(network: Any, figures: Fingerprint, classes: int) -> Choice:
             source = "the network that was handed over"
         network.set_normalisation(mean, deviation)
     name, options = network_recipe(network) if is_listed(network) else (type(network).__name__, {})
+    if wanted.checkpointing:
+        if not is_listed(network):
+            raise OptionError("network= cannot recompute its activations.", found="--checkpointing", do="leave it out")
+        options["checkpointing"] = True
     because = "the object that was handed over as network="
-    return Choice(name, options, False, mean, deviation, because, because_mean=source)
+    return Choice(name, options, False, mean, deviation, because, because_mean=source, recomputes=is_listed(network))
 
 
 def _default(name: str) -> Any:

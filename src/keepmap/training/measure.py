@@ -1,4 +1,4 @@
-"""What an optimiser step costs on this machine: seconds from a few real ones on noise, memory from its layers.
+"""What an optimiser step costs on this machine: seconds from a few real ones on noise, memory computed.
 
 Leaves the network that it is handed as it was.
 """
@@ -13,7 +13,8 @@ import torch
 
 from keepmap.networks.describe import parameters
 from keepmap.networks.footprint import training_bytes
-from keepmap.planning.plan import Cost
+from keepmap.networks.recompute import let_recompute
+from keepmap.planning.plan import Cost, Setting
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.resources import Stopwatch
 from keepmap.training.engine import Engine
@@ -23,10 +24,26 @@ _FLOAT = 4
 """Bytes of a weight, of its gradient, of each moment of the optimiser and of the average of the weight."""
 
 
+def step_bytes(
+    network: Any, setting: Setting, *, precision: str, optimiser: OptimiserConfig = OptimiserConfig()  # noqa: B008
+) -> int:
+    """The bytes that a step needs at its peak, computed, or counted where the layers of `network` are not known.
+
+    network: an `nn.Module` that is a Segmenter. Left out are the images, Python and what a kernel needs inside itself.
+    """
+    width = 2 if precision == "bfloat16" else 4
+    size = (setting.crop, setting.crop)
+    if setting.checkpointing and not network.checkpointing:
+        network = copy.deepcopy(network)
+        let_recompute(network)
+    activations = setting.micro * training_bytes(network, size, bytes_per_value=width)
+    each = _FLOAT * (2 + (1 if optimiser.optimiser == "sgd" else 2) + (optimiser.averaging > 0))
+    return activations + each * parameters(network)
+
+
 def measure_step(
     network: Any,
-    crop: int,
-    batch: int,
+    setting: Setting,
     *,
     device: str,
     precision: str,
@@ -34,12 +51,19 @@ def measure_step(
     optimiser: OptimiserConfig = OptimiserConfig(),  # noqa: B008
     loss: LossConfig = LossConfig(),  # noqa: B008
 ) -> Cost:
-    """Median seconds of a step at `batch` crops of `crop` pixels, and the bytes that it needs at its peak.
+    """Median seconds of a step, and the bytes that it needs at its peak: on a GPU those of these steps.
 
-    network: an `nn.Module` that is a Segmenter. The bytes are computed, or counted where its layers are not known.
-    limit: seconds after which no further step is begun; at least one is timed, the first is not where there are more.
+    network: an `nn.Module` that is a Segmenter. limit: seconds after which no further step is begun; at least one is
+    timed, the first is not where there are more.
     """
-    engine = Engine(copy.deepcopy(network), device=device, precision=precision, optimiser=optimiser, loss=loss)
+    copied = copy.deepcopy(network)
+    if setting.checkpointing:
+        let_recompute(copied)
+    engine = Engine(copied, device=device, precision=precision, optimiser=optimiser, loss=loss)
+    engine.micro = setting.micro
+    crop, batch = setting.crop, setting.batch
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     generator = torch.Generator().manual_seed(0)
     x = torch.rand(batch, network.channels, crop, crop, generator=generator) * 255
     y = torch.randint(network.classes, (batch, crop, crop), generator=generator)
@@ -51,7 +75,6 @@ def measure_step(
         engine.step(x, y, 1e-6, weights)
         seconds.append(watch.seconds)
     timed = seconds[min(_WARM, len(seconds) - 1) :]
-    width = 2 if precision == "bfloat16" else 4
-    activations = batch * training_bytes(network, (crop, crop), bytes_per_value=width)
-    each = _FLOAT * (2 + (1 if optimiser.optimiser == "sgd" else 2) + (optimiser.averaging > 0))
-    return Cost(statistics.median(timed), activations + each * parameters(network))
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else 0
+    needed = peak or step_bytes(network, setting, precision=precision, optimiser=optimiser)
+    return Cost(statistics.median(timed), needed)

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,22 +27,27 @@ from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import build_network, is_listed
 from keepmap.networks.network import Network
-from keepmap.options import TrainOptions
+from keepmap.networks.recompute import let_recompute
+from keepmap.options import TrainOptions, parse_size
+from keepmap.planning.choice import START_WORDS, Choice, Offer, Situation, choose_network
 from keepmap.planning.fingerprint import Fingerprint, fingerprint
 from keepmap.planning.plan import Plan
-from keepmap.planning.planner import START_WORDS, Choice, Offer, Situation, choose_network, make_plan
+from keepmap.planning.planner import make_plan, recipe_of
+from keepmap.planning.settings import Asked, asked, counted
 from keepmap.protocols import Progress
 from keepmap.resources import Stopwatch, free_memory, resolve_precision, use_cpu
 from keepmap.runs import RunConfig, RunFolder
 from keepmap.training.given import adopt, choose_given
-from keepmap.training.measure import measure_step
+from keepmap.training.measure import measure_step, step_bytes
 from keepmap.training.wanted import MARGIN, budget_of, checked
 from keepmap.weights.imagenet import at_hand, begin_from_imagenet, how_to_get
 from keepmap.weights.published import IMAGENET
 
 _HELD_OUT = 0.1
 _MEMORY = 0.7
-"""Share of the free memory that a step may take."""
+"""Share of the memory that a step may take."""
+_CACHE = 0.25
+"""Share of the memory that decoded images may take."""
 _MEASURING = 0.03
 """Share of the time that measuring one setting may take."""
 
@@ -93,27 +99,33 @@ def prepare(
 
     given: the network to train a copy of, in place of one that the options or the plan choose.
     """
-    watch, budget = Stopwatch(), budget_of(options)
-    device = checked(options)
-    own = None if given is None else adopt(given, options)
-    facts, labels = read(images, masks, named_classes(options.classes), options, progress)
-    division = _divide(facts, labels, options, progress)
+    watch, told = Stopwatch(), asked(options)
+    wanted = told.options
+    budget, device = budget_of(wanted), checked(wanted)
+    own = None if given is None else adopt(given, wanted)
+    facts, labels = read(images, masks, named_classes(wanted.classes), wanted, progress)
+    division = _divide(facts, labels, wanted, progress)
     parts = parts_of(facts, labels, division)
     use_cpu()
-    here = _situation(device, resolve_precision(options.precision, device), parts)
-    if options.init is not None:
-        before = RunFolder(Path(options.init)).read_config()
-        here = replace(here, begun=(before.network, before.options))
+    here = _situation(device, wanted, parts)
     figures = fingerprint(parts.train, parts.labels)
-    choice, network = _network(own, figures, labels, options, here, progress)
+    counted(told.fixed, figures.channels, labels.count)
+    loss, optimiser = recipe_of(told.fixed, figures)
+    choice, network = _network(own, figures, told, here, progress)
     say_network(choice.network, choice.options, choice.because, progress)
     limit = _MEASURING * budget
-    measure = partial(measure_step, network, device=here.device, precision=here.precision, limit=limit)
     plan = make_plan(
-        choice, figures, options, here, seconds_left=lambda: budget - MARGIN - watch.seconds, measure=measure
-    )
+        choice, figures, told, here, seconds_left=lambda: budget - MARGIN - watch.seconds,
+        needs=partial(step_bytes, network, precision=here.precision, optimiser=optimiser),
+        measure=partial(
+            measure_step, network, device=here.device, precision=here.precision, limit=limit, optimiser=optimiser,
+            loss=loss,
+        ),
+    )  # fmt: skip
+    if plan.checkpointing:
+        let_recompute(network)
     config = RunConfig(
-        choice.network, choice.options, figures.channels, figures.dtype, parts.labels, __version__,
+        plan.network, plan.options, figures.channels, figures.dtype, parts.labels, __version__,
         foreign=not is_listed(network),
     )  # fmt: skip
     where = str(images.resolve()), str(masks.resolve())
@@ -123,15 +135,21 @@ def prepare(
 
 
 def _network(
-    own: Any, figures: Fingerprint, labels: LabelSet, options: TrainOptions, here: Situation, progress: Progress
+    own: Any, figures: Fingerprint, told: Asked, here: Situation, progress: Progress
 ) -> tuple[Choice, Any]:
     """The network with its first weights, and what the plan says of it."""
+    options, classes = told.options, len(figures.class_shares)
     if own is None:
         choice = choose_network(figures, options, here)
-        network: Any = _build(choice, figures.channels, labels, options, progress)
-        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
+        if told.fixed.get("checkpointing") is False:
+            choice = replace(choice, options={**choice.options, "checkpointing": False})
+        network: Any = _build(choice, figures.channels, classes, options, progress)
     else:
-        choice, network = choose_given(own, figures, labels.count), own
+        choice, network = choose_given(own, figures, classes, options), own
+    if isinstance(network, Network):
+        mean, deviation = (told.fixed.get(n, getattr(choice, n)) for n in ("mean", "deviation"))
+        network.set_normalisation(mean, deviation)
+        choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
     return choice, network
@@ -177,25 +195,38 @@ def parts_of(facts: Sequence[FileFacts], labels: LabelSet, split: Division | Spl
     return Parts(tuple(by_stem[s] for s in split.train), tuple(by_stem[s] for s in split.validation), labels)
 
 
-def _situation(device: str, precision: str, parts: Parts) -> Situation:
+def _situation(device: str, wanted: TrainOptions, parts: Parts) -> Situation:
+    """The machine and the weights at hand. Raises RunError where --init names none."""
     offers = (
         Offer(name, at_hand(name), how_to_get(name), published.mean, published.std)
         for name, published in IMAGENET.items()
     )
+    free = free_memory()
+    memory = int(parse_size(wanted.memory)) if wanted.memory else free
+    for_steps = torch.cuda.mem_get_info()[0] if device == "cuda" and not wanted.memory else memory
+    begun = RunFolder(Path(wanted.init)).read_config() if wanted.init is not None else None
     return Situation(
         device=device,
-        precision=precision,
-        memory=int(_MEMORY * (torch.cuda.mem_get_info()[0] if device == "cuda" else free_memory())),
+        precision=resolve_precision(wanted.precision, device),
+        memory=int(_MEMORY * for_steps),
         validation_pixels=sum(f.height * f.width for f in parts.validation),
         offers=tuple(offers),
+        begun=None if begun is None else (begun.network, begun.options),
+        cache=int(_CACHE * memory),
+        image_bytes=sum(f.height * f.width * _decoded(f) for f in (*parts.train, *parts.validation)),
+        because_memory="of --memory" if wanted.memory else "of what is free",
     )
 
 
-def _build(choice: Choice, channels: int, labels: LabelSet, options: TrainOptions, progress: Progress) -> Network:
+def _decoded(facts: FileFacts) -> int:
+    """Bytes of a pixel of a decoded image with its classes."""
+    return facts.channels * np.dtype(facts.dtype).itemsize + np.dtype(np.int16).itemsize
+
+
+def _build(choice: Choice, channels: int, classes: int, options: TrainOptions, progress: Progress) -> Network:
     """The network as it begins. Raises WeightsError, DownloadError, MissingPackage."""
     torch.manual_seed(options.seed)
-    network = build_network(choice.network, channels=channels, classes=labels.count, options=choice.options)
-    network.set_normalisation(choice.mean, choice.deviation)
+    network = build_network(choice.network, channels=channels, classes=classes, options=choice.options)
     if choice.pretrained:
         file = None if options.weights in START_WORDS else Path(options.weights)
         begin_from_imagenet(network, choice.encoder, progress, file=file, offline=options.offline)

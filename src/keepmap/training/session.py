@@ -19,12 +19,13 @@ from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames
 from keepmap.data.facts import FileFacts
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
-from keepmap.data.sampling import Sampler
+from keepmap.data.sampling import Sampler, rare_first
 from keepmap.data.store import SampleStore
 from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import TrainOptions
+from keepmap.planning.fingerprint import FORMAT as FINGERPRINT_FORMAT
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
 from keepmap.planning.recipe import OptimiserConfig
@@ -67,6 +68,7 @@ def begin(
         run.check_new()
         split = replace(ready.split, augment="" if augment is None else pipeline_name(augment))
         write_json(run.split_file, to_dict(split), format=FORMAT)
+        write_json(run.fingerprint_file, to_dict(ready.figures), format=FINGERPRINT_FORMAT)
         write_json(run.plan_file, ready.plan.rows(), format=PLAN_FORMAT)
         run.write_config(ready.config)
         return ready.plan, _train(ready.network, ready.plan, ready.parts, run, options, progress, augment)
@@ -203,15 +205,18 @@ def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -
 
 
 def _batches(network: Any, plan: Plan, parts: Parts, options: TrainOptions, augment: Pipeline | None) -> Batches:
-    """What the plan says the crops are drawn by, from decoded images in a quarter of the free memory."""
+    """What the plan says the crops are drawn by; several workers share the memory for decoded images."""
     workers = worker_count(options.workers, plan.device)
-    store = SampleStore(parts.train, parts.labels, free_memory() // (4 * max(workers, 1)), options)
-    how = Augmentation(
-        scale=plan.scale, upright=plan.upright, invert=plan.invert, gain=plan.gain, shift=plan.shift,
-        value_range=plan.value_range, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1,
-    )  # fmt: skip
+    store = SampleStore(parts.train, parts.labels, _cache(plan) // max(workers, 1), options)
+    how = plan.part(Augmentation, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1)
+    focus = rare_first(parts.train, parts.labels, rate=plan.class_rate)
+    sampler = Sampler(len(parts.train), plan.batch, plan.seed, focus)
     own = None if augment is None else Own(augment, parts.labels.count)
-    return Batches(store, Sampler(len(parts.train), plan.batch, plan.seed), plan.crop, how, own, workers)
+    return Batches(store, sampler, plan.crop, how, own, workers)
+
+
+def _cache(plan: Plan) -> int:
+    return min(plan.cache, free_memory() // 2)
 
 
 def _train(
@@ -224,9 +229,10 @@ def _train(
     augment: Pipeline | None = None,
 ) -> Position:
     batches = _batches(network, plan, parts, options, augment)
-    held_out = SampleStore(parts.validation, parts.labels, free_memory() // 16, options)
-    optimiser = OptimiserConfig(learning_rate=plan.learning_rate, weight_decay=plan.weight_decay, warm_up=plan.warm_up)
-    engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser)
+    held_out = SampleStore(parts.validation, parts.labels, _cache(plan) // 4, options)
+    optimiser = plan.part(OptimiserConfig)
+    engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser, loss=plan.loss)
+    engine.micro = plan.micro
     _say_plan(plan, engine, batches.own, progress)
 
     def score() -> Scores:

@@ -14,8 +14,9 @@ from keepmap.errors import OptionError, nearest
 from keepmap.networks.catalogue import NETWORKS, network_config
 from keepmap.networks.encoders import check_encoder
 from keepmap.networks.timm_encoder import PREFIX
-from keepmap.options import TrainOptions, parse_time
-from keepmap.planning.planner import START_WORDS
+from keepmap.options import TrainOptions, parse_size, parse_time
+from keepmap.planning.choice import START_WORDS
+from keepmap.planning.plan import ENTRIES
 from keepmap.resources import resolve_device
 
 MARGIN = 8.0
@@ -68,18 +69,31 @@ def checked(options: TrainOptions) -> str:
         )  # fmt: skip
     if options.set:
         _check_set(options.model, options.set)
+    if options.memory:
+        parse_size(options.memory)
     check_rule(options.group_by)
     return resolve_device(options.device)
 
 
 def _check_set(model: str, wanted: Mapping[str, Any]) -> None:
-    """Raise OptionError where --set names no option of the network, with the nearest that there is."""
+    """Raise OptionError where --set names neither an entry of the plan nor an option of the network `model`."""
     said = ", ".join(f"--set {name}" for name in wanted)
-    if model == "auto":
-        raise OptionError(
-            "--set is for a network that --model names.", found=f"{said} with --model auto",
-            expected="--model NAME: which options there are depends on the network", do="keepmap models lists them",
-        )  # fmt: skip
     if "encoder" in wanted:
         raise OptionError("The encoder has an option of its own.", found=said, do=f"--encoder {wanted['encoder']}")
+    if model == "auto":
+        close = nearest(next(iter(wanted)), ENTRIES)
+        hint = "" if close.startswith("one of") else f"{close} Or "
+        raise OptionError(
+            "--set is for the entries of plan.json and for a network that --model names.",
+            found=f"{said} with --model auto",
+            expected=f"{hint}--model NAME: which options there are depends on the network",
+            do="keepmap models lists them",
+        )  # fmt: skip
+    names = [name for name in wanted if name not in NETWORKS[model][0].__dataclass_fields__]
+    if names and names[0] not in ("channels", "classes"):
+        known = [*NETWORKS[model][0].__dataclass_fields__, *ENTRIES]
+        raise OptionError(
+            f"--set {names[0]} is neither an option of {model} nor an entry of plan.json.", found=names[0],
+            expected=nearest(names[0], known),
+        )  # fmt: skip
     network_config(model, channels=1, classes=2, options=wanted)

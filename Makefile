@@ -33,6 +33,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/damage.py
 	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python benchmarks/survival.py
 	$(BIN)/python benchmarks/accuracy.py $(DATA) nuclei camvid $(if $(BASELINE),--baseline $(BASELINE))
 	$(BIN)/python benchmarks/planning.py $(DATA)
 	$(BIN)/python benchmarks/assemble.py

@@ -218,6 +218,12 @@ def planning(results: Sequence[Result]) -> str:
     )
 
 
+def survival(results: Sequence[Result]) -> str:
+    """What trainings were put through, and how often they survived."""
+    rows = [[result["what"], f"{result['tried']}", f"{result['survived']}"] for result in results]
+    return f"## Trainings that survive\n\n{table(['', 'tried', 'survived'], rows)}\n{provenance(results)}"
+
+
 def score(matrices: np.ndarray[Any, Any], task: str) -> np.ndarray[Any, Any]:
     """Foreground IoU (nuclei) or mean IoU of matrices (..., K, K); a class that is absent from both counts as 0."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
@@ -276,6 +282,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "check": check,
     "damage": damage,
     "planning": planning,
+    "survival": survival,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""
 

@@ -188,6 +188,13 @@ def test_a_plan_is_compared_over_the_steps_that_were_done(tmp_path: Path, load: 
     assert row["ratio"] == pytest.approx(0.96)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of the file size, and forks")
+@pytest.mark.parametrize("part", ["saves", "damage", "disk"])
+def test_survival_counts_what_was_tried(part: str, load: Any, tmp_path: Path) -> None:
+    counts = load("survival").PARTS[part](tmp_path, tmp_path, 3, np.random.default_rng(0))
+    assert (counts["tried"], counts["survived"]) == (3, 3)
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -223,6 +230,7 @@ RESULTS: dict[str, dict[str, Any]] = {
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
     "check": CHECK,
     "damage": {"rows": [PAIR]},
+    "survival-saves": {"what": "Kills of a process", "tried": 50, "survived": 49, "saves": 7},
     "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
     "memory": {"widths": [16, 32], "rows": [{"side": 64, "limit": "default", "peak_mib": 300.4, "seconds": 4.0}]},
     "throughput": {
@@ -251,7 +259,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 9
+    assert page.count("\n## ") == 10
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import save_file
 
 import keepmap
 from keepmap.cli.main import main
@@ -77,6 +79,30 @@ def test_the_staged_training_of_the_paper(
         assert json.loads((run / "config.json").read_text())["options"]["skips"] == skips
         fresh = next((line for line in said.splitlines() if line.startswith("init ")), "")
         assert fresh.partition("not: ")[2].split(", ") == FRESH[skips]
+
+
+def test_a_full_disk_ends_the_training_with_1_and_resume_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
+    draw_dataset(tmp_path, count=3, seed=0)
+    words = [str(tmp_path / "images"), str(tmp_path / "masks"), "--model", "unet", "--steps", "2"]
+    words += ["--set", "widths=2,2", "--crop", "32", "--batch", "2", "--precision", "float32"]
+    words += ["-o", str(tmp_path / "run")]
+
+    def full(tensors: object, path: Path, metadata: dict[str, str]) -> None:
+        if path.name.startswith(".model"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_file(tensors, path, metadata)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("keepmap.runs.save_file", full)
+        assert main(["train", *words]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("DiskFull: The disk is full: ")
+    assert "model.safetensors cannot be written" in said
+    assert "--resume" in said
+    assert main(["train", "-o", str(tmp_path / "run"), "--resume", "--workers", "0"]) == 0
 
 
 FRESH = [[""], *([f"lift.{n}.weight", f"score.{n}.bias", f"score.{n}.weight", "up.weight"] for n in (0, 1))]

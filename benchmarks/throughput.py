@@ -34,7 +34,7 @@ from keepmap.protocols import Silent
 from keepmap.resources import Stopwatch, resolve_precision, thread_count, use_cpu
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
-from peers import classic, unet_resnet34
+from peers import classic, declare_operators, unet_resnet34
 from plain_unet import plain_loss
 from speed import matrix_product, seconds_in_turn
 
@@ -155,6 +155,7 @@ class PlainLoop:
 def serve_plain(pipe: Connection, name: str) -> None:
     """In a process of its own: take as many steps as told, for ever."""
     torch.set_num_threads(thread_count())
+    declare_operators()
     loop = PlainLoop(PAIRS[name]()[1])
     while True:
         loop.take_steps(pipe.recv())
@@ -201,6 +202,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6)
     wanted = parser.parse_args()
     use_cpu()
+    declare_operators()
     precision = resolve_precision("auto", "cpu")
     networks = {name: measure(name, precision, wanted.rounds, wanted.steps) for name in PAIRS}
     yardstick = matrix_product(getattr(torch, precision))

@@ -58,5 +58,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[pretrained,timm,zarr,dev]'
+	$(PIP) --editable '.[pretrained,timm,zarr,onnx,openvino,dev]'
 	touch $@

@@ -23,7 +23,7 @@ from common import write_result
 from keepmap.networks.describe import multiply_adds
 from keepmap.networks.network import Network
 from keepmap.resources import Stopwatch, resolve_precision, thread_count, use_cpu
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.engine import Engine
 from plain_unet import PlainUNet, plain_loss
 
@@ -123,7 +123,7 @@ def measure_training(precision: str, rounds: int) -> dict[str, Any]:
 def measure_inference(precision: str, rounds: int) -> dict[str, Any]:
     """Megapixels per second of both, one image of 512 x 512, from raw values to labels."""
     network, image, plain = make_network().eval(), make_image(), PlainLoop()
-    runtime = Runtime(network, device="cpu", precision=precision)
+    runtime = TorchRuntime(network, device="cpu", precision=precision)
     ours, theirs = seconds_in_turn(lambda: runtime.run(image, "labels"), lambda: plain("predict"), rounds)
     agree = float((runtime.run(image, "labels") == plain("predict")).mean())
     figures = compare("megapixels per second", SIDE**2 / 1e6, ours, theirs)

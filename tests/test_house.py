@@ -29,7 +29,7 @@ ORDER = (
     ("data", "networks", "metrics"),
     ("planning", "runtime", "runs"),
     ("inference", "weights"),
-    ("training", "evaluation"),
+    ("training", "evaluation", "artefacts"),
     ("reporting",),
     ("api",),
     ("cli",),

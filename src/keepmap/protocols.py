@@ -1,15 +1,16 @@
-"""The seams of the package: what a source, a sink and a progress display must offer.
+"""The seams of the package: what a source, a sink, a runtime and a progress display must offer.
 
 Knows arrays and paths only; every implementation lives in a layer further down.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +72,68 @@ class ArraySink(Protocol):
 
     def write(self, window: Window, labels: Array) -> None:
         """Put label values (h, w), unsigned integers, at `window`; each pixel is to be written once."""
+
+
+Output = Literal["labels", "probabilities", "logits"]
+
+
+class Runtime(Protocol):
+    """Where a trained network computes: arrays in, labels out. Safe to share between threads."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the image."""
+
+    @property
+    def classes(self) -> int:
+        """K, the number of classes."""
+
+    @property
+    def mean(self) -> Array:
+        """The raw value (C,) that stands for pixels that were never measured."""
+
+    @property
+    def stride(self) -> int:
+        """Total stride in pixels: parts of an image begin at multiples of it."""
+
+    @property
+    def reach(self) -> tuple[int, int]:
+        """(before, after): the rows that an output row depends on, in pixels."""
+
+    @property
+    def local(self) -> bool:
+        """Whether computing in parts equals computing the whole."""
+
+    @property
+    def unstreamable(self) -> str:
+        """Why an image cannot be computed in bands; "" where it can."""
+
+    @property
+    def label_dtype(self) -> np.dtype[Any]:
+        """What labels come in: uint8 up to 256 classes, int16 above."""
+
+    def peak_bytes(self, height: int, width: int) -> int:
+        """Bytes that one pass of one image of (height, width) pixels needs at its peak, about."""
+
+    def band_bytes(self, band: int, width: int) -> int:
+        """Bytes that `stream` needs at its peak for bands of so many rows of `width` pixels, about."""
+
+    def free_memory(self) -> int:
+        """Bytes that can still be allocated where the network computes."""
+
+    def run(self, x: Array, output: Output = "labels") -> Array:
+        """One pass of raw values x (N, C, h, w): labels (N, h, w), probabilities or logits (N, K, h, w) float32."""
+
+    def stream(
+        self, size: tuple[int, int], band: int, read: Callable[[slice], Array], output: Output = "labels"
+    ) -> Iterator[Array]:
+        """One image of `size` (H, W) in bands of `band` rows: labels (n, W) or values (K, n, W), in order."""
+
+    def check_scores(self) -> object:
+        """Raise OptionError where there is no score map before the upsampling."""
+
+    def scores(self, x: Array) -> Array:
+        """The raw score map (N, K, h / s, w / s) float32, s its stride, rounded up; x as in `run`."""
 
 
 class Tracker(Protocol):

@@ -87,6 +87,13 @@ def free_memory() -> int:
     return max(free, 0)
 
 
+def peak_memory() -> int | None:
+    """Bytes that this process has held resident at most; None where the system does not tell."""
+    status = Path("/proc/self/status")
+    rows = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    return int(rows["VmHWM"].split()[0]) * 1024 if "VmHWM" in rows else None
+
+
 def _cgroup_words(name: str) -> list[str]:
     try:
         return (_CGROUP / name).read_text().split()

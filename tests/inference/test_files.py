@@ -21,7 +21,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
 from keepmap.options import ImageOptions
 from keepmap.protocols import Geometry, Silent
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +30,7 @@ def predictor() -> Predictor:
     network = build_network("unet", channels=3, classes=2, options={"widths": (4, 8)})
     network.set_normalisation([100.0] * 3, [60.0] * 3)
     labels = LabelSet((0, 255), ("background", "cell"), None, default_colours(2))
-    return Predictor(Runtime(network, device="cpu", precision="float32"), labels, memory_bytes=2**30)
+    return Predictor(TorchRuntime(network, device="cpu", precision="float32"), labels, memory_bytes=2**30)
 
 
 def pixels(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
@@ -238,7 +238,7 @@ def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network("fcn", channels=3, classes=2, options={"encoder": "resnet18", "skips": 0}).eval()
     predictor = Predictor(
-        Runtime(network, device="cpu", precision="float32"),
+        TorchRuntime(network, device="cpu", precision="float32"),
         LabelSet((0, 255), ("background", "cell"), None, default_colours(2)),
     )
     image = save(tmp_path / "in" / "a.png", 70, 90)

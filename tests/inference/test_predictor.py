@@ -17,7 +17,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.reach import NORMS
 from keepmap.protocols import Geometry
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 
 NETWORKS = {
     "unet": ("unet", {"widths": (4, 6, 8)}),
@@ -41,7 +41,7 @@ def _one_thread():
     torch.set_num_threads(threads)
 
 
-def runtime(kind: str, channels: int = 1, classes: int = 3) -> Runtime:
+def runtime(kind: str, channels: int = 1, classes: int = 3) -> TorchRuntime:
     torch.manual_seed(3)
     name, options = {**NETWORKS, **GLOBAL}[kind]
     network = build_network(name, channels=channels, classes=classes, options=options).eval()
@@ -52,7 +52,7 @@ def runtime(kind: str, channels: int = 1, classes: int = 3) -> Runtime:
             nn.init.uniform_(layer.weight, 0.7, 1.3)
             nn.init.uniform_(layer.bias, -0.2, 0.2)
     network.set_normalisation([100.0] * channels, [60.0] * channels)
-    return Runtime(network, device="cpu", precision="float32")
+    return TorchRuntime(network, device="cpu", precision="float32")
 
 
 def labels(*values: int, ignore: int | None = None) -> LabelSet:

@@ -105,14 +105,14 @@ REAL = """
 import resource, torch
 from keepmap.errors import OutOfMemory
 from keepmap.networks.catalogue import build_network
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.engine import Engine
 torch.set_num_threads(1)
 network = build_network("unet", channels=1, classes=2, options={"widths": (8, 16), "checkpointing": True})
 engine = Engine(network, device="cpu", precision="float32")
 small, large = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 4096, 4096)
 engine.step(small, small[:, 0].long(), 1e-3)
-runtime = Runtime(network, device="cpu", precision="float32")
+runtime = TorchRuntime(network, device="cpu", precision="float32")
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (600 << 20), -1))
 for act in (lambda: engine.step(large, large[:, 0].long(), 1e-3), lambda: runtime.run(large.numpy())):

@@ -12,7 +12,7 @@ from torch import nn
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.layers import conv
 from keepmap.runtime import winograd
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.runtime.winograd import WinogradConv, use_winograd
 
 
@@ -65,7 +65,7 @@ def test_the_runtime_takes_it_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPat
     x = np.random.default_rng(0).integers(0, 256, (2, 1, 37, 50), np.uint8)
     logits = {}
     for precision in ("float32", "bfloat16"):
-        runtime = Runtime(network, device="cpu", precision=precision)
+        runtime = TorchRuntime(network, device="cpu", precision=precision)
         taken = [layer for layer in runtime._network.modules() if isinstance(layer, WinogradConv)]
         assert bool(taken) == (precision == "bfloat16")
         logits[precision] = runtime.run(x, "logits")

@@ -21,7 +21,7 @@ from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training import loop
 from keepmap.training.engine import Engine
 from keepmap.training.given import adopt, choose_given
@@ -267,7 +267,7 @@ def test_interrupted_and_continued_with_a_new_object_equals_uninterrupted(
 def test_it_computes_as_it_was_trained(precision: str) -> None:
     """Floats come in whatever the image holds; weights stay float32, so that 16-bit values are whole in bfloat16."""
     network = tiny().eval()
-    runtime = Runtime(network, device="cpu", precision=precision)
+    runtime = TorchRuntime(network, device="cpu", precision=precision)
     x = np.random.default_rng(0).integers(0, 60000, (1, 1, 21, 30)).astype(np.uint16)
     engine = Engine(tiny(), device="cpu", precision=precision)
     engine.step(torch.from_numpy(x.astype(np.float32)), torch.zeros(1, 21, 30, dtype=torch.int64), 0.0)

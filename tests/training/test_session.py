@@ -27,7 +27,7 @@ from keepmap.planning.plan import Cost, Plan
 from keepmap.planning.recipe import LossConfig
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training import loop
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
@@ -373,7 +373,7 @@ def test_floats_of_five_bands_train_and_predict(tmp_path: Path) -> None:
     assert (config.dtype, config.channels) == ("float32", 5)
     told = json.loads(run.split_file.read_text())["options"]
     assert (told["frame"], told["max_pixels"]) == (None, 10**6)
-    predictor = Predictor(Runtime(network, device="cpu"), config.labels, dtype=config.dtype)
+    predictor = Predictor(TorchRuntime(network, device="cpu"), config.labels, dtype=config.dtype)
     (mask_file,) = predict_files(predictor, [tmp_path / "images" / "a.tif"], tmp_path / "out")
     bands = tifffile.imread(tmp_path / "images" / "a.tif").transpose(1, 2, 0)
     bands[:5, :6] = plan.mean

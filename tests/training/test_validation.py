@@ -6,7 +6,7 @@ import torch
 from keepmap.data.labels import LabelSet
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.validation import validate
 
 LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
@@ -29,7 +29,7 @@ def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]}).train()
     network.set_normalisation((100.0,), (50.0,))
     scores = validate(network, Drawn(), LABELS, device="cpu", precision="float32")  # type: ignore[arg-type]
-    predictor = Predictor(Runtime(network, device="cpu", precision="float32"), LABELS)
+    predictor = Predictor(TorchRuntime(network, device="cpu", precision="float32"), LABELS)
     hits = total = 0
     for index in range(2):
         image, truth = Drawn().get(index)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 
+from keepmap.artefacts.loading import is_artefact, load_predictor
 from keepmap.config import from_arguments
 from keepmap.data.classes import named_classes
 from keepmap.errors import OptionError
@@ -17,11 +18,9 @@ from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import EvaluateOptions, Instances, Precision, PredictOptions, WantedWay, parse_size
+from keepmap.options import ComputeOptions, EvaluateOptions, Instances, Precision, PredictOptions, WantedWay
 from keepmap.protocols import Progress, Silent, StrPath
-from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
-from keepmap.runtime.torch_runtime import Runtime
 
 
 def load(
@@ -33,16 +32,12 @@ def load(
     memory: str | None = None,
     way: WantedWay = "auto",
 ) -> Predictor:
-    """The model of a RUN: predictor(image (H, W) or (H, W, C)) gives label values (H, W). Raises RunError.
+    """The model of a RUN or of an exported file: predictor(image (H, W) or (H, W, C)) gives label values (H, W).
 
     network: for a RUN of a network of your own, an object like the one that was trained; it is left as it is.
+    Raises RunError, ArtefactError.
     """
-    use_cpu()
-    trained, config = RunFolder(Path(path)).load_network(network)
-    where = resolve_device(device)
-    runtime = Runtime(trained, device=where, precision=resolve_precision(precision, where))
-    limit = int(parse_size(memory)) if memory else None
-    return Predictor(runtime, config.labels, memory_bytes=limit, dtype=config.dtype, way=way)
+    return load_predictor(Path(path), ComputeOptions(memory, way, device, precision), network)
 
 
 
@@ -70,10 +65,7 @@ def predict(
     output, or `out` cannot be written. network: as in `load`.
     """
     options = from_arguments(PredictOptions, locals())
-    predictor = load(
-        run, network=network, device=options.device, precision=options.precision, memory=options.memory,
-        way=options.way,
-    )
+    predictor = load_predictor(Path(run), options, network)
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
         predictor,
@@ -110,8 +102,8 @@ def evaluate(
     options = from_arguments(EvaluateOptions, locals())
     show = progress or Silent()
     names = named_classes(options.classes)
-    if len(folders) == 1 and RunFolder(Path(source)).config_file.exists():
-        raise OptionError(f"{source} is a RUN: it needs images as well.", expected="evaluate RUN IMAGES MASKS")
+    if len(folders) == 1 and (RunFolder(Path(source)).config_file.exists() or is_artefact(Path(source))):
+        raise OptionError(f"{source} is a trained network: it needs images.", expected="evaluate RUN IMAGES MASKS")
     if len(folders) == 1:
         if (memory, way, device, precision, network) != (None, "auto", "auto", "auto", None):
             raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
@@ -126,8 +118,5 @@ def evaluate(
             "A RUN brings its own classes and ignored value.",
             do="leave out --classes, --ignore and --instances, or evaluate PREDICTIONS MASKS with them",
         )
-    predictor = load(
-        source, network=network, device=options.device, precision=options.precision, memory=options.memory,
-        way=options.way,
-    )
+    predictor = load_predictor(Path(source), options, network)
     return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), reading=options, progress=show)

@@ -18,7 +18,7 @@ from keepmap.options import EvaluateOptions
 
 @takes(EvaluateOptions)
 def evaluate(
-    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="RUN, or a folder of predicted masks")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="RUN, exported file, or folder of masks")],
     folders: Annotated[list[Path], typer.Argument(metavar="FOLDER", help="IMAGES MASKS beside a RUN, else MASKS")],
     json: JsonFile = None,
     quiet: Quiet = False,

@@ -14,10 +14,12 @@ import typer
 from typer.core import TyperGroup
 
 from keepmap import __version__
+from keepmap.cli.bench import bench
 from keepmap.cli.check import check
 from keepmap.cli.convert import convert
 from keepmap.cli.demo import demo
 from keepmap.cli.evaluate import evaluate
+from keepmap.cli.export import export
 from keepmap.cli.import_weights import import_weights
 from keepmap.cli.models import models
 from keepmap.cli.plan import plan
@@ -25,7 +27,7 @@ from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
-COMMANDS = (check, convert, plan, train, evaluate, predict, import_weights, demo, models)
+COMMANDS = (check, convert, plan, train, evaluate, predict, export, import_weights, bench, demo, models)
 
 
 class _Commands(TyperGroup):

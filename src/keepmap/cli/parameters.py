@@ -62,7 +62,7 @@ def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
         return Annotated[bool, typer.Option(flag, help=help)]
     if typing.get_origin(kind) is typing.Literal:
         choices = typing.get_args(kind)
-        check = _one_of(flag, choices)
+        check = one_of(flag, choices)
         return Annotated[str, typer.Option(flag, metavar="|".join(choices), help=help, callback=check)]
     if any(typing.get_origin(part) is tuple for part in typing.get_args(kind)):
         return Annotated[str | None, typer.Option(flag, metavar="N,N,...", help=help, callback=_numbers(flag))]
@@ -72,7 +72,9 @@ def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
     return Annotated[kind, typer.Option(flag, metavar=metavar, help=help)]
 
 
-def _one_of(flag: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+def one_of(flag: str, choices: tuple[str, ...]) -> Callable[[str], str]:
+    """What checks the value of `flag`: the value itself, or OptionError with the nearest of `choices`."""
+
     def check(value: str) -> str:
         if value not in choices:
             raise OptionError(f"{flag} {value} does not exist.", found=value, expected=nearest(value, choices))

@@ -17,7 +17,7 @@ from keepmap.options import PredictOptions
 
 @takes(PredictOptions)
 def predict(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder that train wrote")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder that train wrote, or what export wrote")],
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="images, and folders of images")],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="OUT", help="folder for the masks")],
     quiet: Quiet = False,

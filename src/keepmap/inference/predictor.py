@@ -15,8 +15,7 @@ from keepmap.errors import DataError
 from keepmap.geometry.tiles import Tile, cover
 from keepmap.inference.way import Limits, Way, plan_way
 from keepmap.options import WantedWay
-from keepmap.protocols import Array, ArraySink, ArraySource, Silent, Tracker, Window
-from keepmap.runtime.torch_runtime import Output, Runtime
+from keepmap.protocols import Array, ArraySink, ArraySource, Output, Runtime, Silent, Tracker, Window
 
 MEGAPIXEL = 1e6
 """Pixels in the unit in which progress is counted."""

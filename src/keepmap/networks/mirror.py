@@ -27,6 +27,7 @@ def mirror(x: Tensor, before: int, size: Sequence[int]) -> Tensor:
 
 def _reflected(extent: int, before: int, rows: int, device: torch.device) -> Tensor:
     """Which of `extent` rows lies at each of `rows` rows, the first of them `before` rows above row 0: int64."""
-    period = torch.sym_max(2 * extent - 2, 1)  # type: ignore[no-untyped-call]
+    least = torch.sym_max(2 * extent - 2, 1)  # type: ignore[no-untyped-call]
+    period = torch.full((1,), least, device=device)  # a tensor: ONNX has no remainder by a number that varies
     place = torch.arange(-before, rows - before, device=device) % period
     return torch.minimum(place, period - place)

@@ -105,8 +105,11 @@ class Network(nn.Module):
         return logits
 
     def padded(self, size: Sequence[int]) -> tuple[int, ...]:
-        """The extent that `core` sees of an image of extent `size`: multiples of the stride, at least two of them."""
-        strides = [torch.sym_max(2, -(-extent // self.stride)) for extent in size]  # type: ignore[no-untyped-call]
+        """The extent that `core` sees of an image of extent `size`: multiples of the stride, at least two of them.
+
+        Nothing negative is divided: ONNX rounds towards zero.
+        """
+        strides = [torch.sym_max(2, (extent + self.stride - 1) // self.stride) for extent in size]  # type: ignore[no-untyped-call]
         return tuple(self.stride * count for count in strides)
 
     def size_note(self, size: Sequence[int]) -> list[str]:

@@ -114,7 +114,7 @@ class UNet2015(Network):
         """
         least, stride = LEAST_OUTPUT + 2 * self.pad_before, self.stride
         beyond = torch.sym_max(side - least, 0)  # type: ignore[no-untyped-call]
-        return least + beyond // stride * stride, least - (-beyond // stride) * stride
+        return least + beyond // stride * stride, least + (beyond + stride - 1) // stride * stride
 
     def pad(self, x: Tensor) -> Tensor:
         """x inside its own mirror image: 92 pixels before it, and behind it as many as a valid side asks for."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
 from math import ceil
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -23,17 +23,14 @@ from keepmap.networks.footprint import memory_of
 from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.networks.shortage import told_by_level
-from keepmap.protocols import Array
+from keepmap.protocols import Array, Output
 from keepmap.runtime.bands import BandStream
 from keepmap.runtime.folding import fold_batch_norms
+from keepmap.runtime.outputs import delivered, label_dtype
 from keepmap.runtime.winograd import use_winograd
-
-Output = Literal["labels", "probabilities", "logits"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _LESS_MEMORY = "pass a smaller --memory to predict or evaluate, so that smaller tiles are used; or free memory"
-_ARGMAX_BYTES = 8 << 20
-"""Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
 
 
 class _AsTrained(nn.Module):
@@ -56,7 +53,7 @@ def _mean(network: Any) -> Array:
     return np.zeros(network.channels, np.float32)
 
 
-class Runtime:
+class TorchRuntime:
     """Runs a private copy of a network in eval mode; safe to share between threads.
 
     network:   an `nn.Module` that is a Segmenter. Its weights are copied now; later changes to it are not seen. One
@@ -88,9 +85,9 @@ class Runtime:
         """Why an image cannot be computed in bands; "" where it can."""
 
     @property
-    def label_dtype(self) -> np.dtype[np.uint8] | np.dtype[np.int16]:
+    def label_dtype(self) -> np.dtype[Any]:
         """What labels come in: uint8 up to 256 classes, int16 above."""
-        return np.dtype(np.uint8) if self.classes <= 256 else np.dtype(np.int16)
+        return label_dtype(self.classes)
 
     def peak_bytes(self, height: int, width: int) -> int:
         """Bytes that one forward pass of one image of (height, width) pixels needs at its peak, about."""
@@ -117,7 +114,7 @@ class Runtime:
         Raises OutOfMemory where the memory does not suffice.
         """
         with self._told(x.shape), torch.inference_mode():
-            return self._delivered(self._network(self._tensor(x)), output)
+            return delivered(self._network(self._tensor(x)), output)
 
     def stream(
         self, size: tuple[int, int], band: int, read: Callable[[slice], Array], output: Output = "labels"
@@ -133,7 +130,7 @@ class Runtime:
         for row in range(0, size[0], band):
             x = read(slice(row, min(row + band, size[0])))[np.newaxis]
             with self._told(x.shape), torch.inference_mode():
-                parts = [self._delivered(logits, output)[0] for logits in stream.push(self._tensor(x))]
+                parts = [delivered(logits, output)[0] for logits in stream.push(self._tensor(x))]
             yield from parts
 
     def _why_not_in_bands(self) -> str:
@@ -188,21 +185,3 @@ class Runtime:
         if tensor.dtype == torch.uint16 and self.device == "mps":
             tensor = tensor.float()
         return tensor.to(self.device).contiguous(memory_format=torch.channels_last)
-
-    def _delivered(self, logits: Tensor, output: Output) -> Array:
-        """What `run` returns, for logits (N, K, h, w)."""
-        if output == "labels":
-            return self._labels(logits).numpy()
-        values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
-        array: Array = values.contiguous().cpu().numpy()
-        return array
-
-    def _labels(self, logits: Tensor) -> Tensor:
-        """The class of the highest logit, (N, h, w) on the CPU; argmax in bands of rows on the device."""
-        count, _, height, width = logits.shape
-        dtype = torch.uint8 if self.classes <= 256 else torch.int16
-        labels = torch.empty((count, height, width), dtype=dtype, device=logits.device)
-        band = max(1, _ARGMAX_BYTES // (8 * count * width))
-        for row in range(0, height, band):
-            labels[:, row : row + band] = logits[:, :, row : row + band].argmax(dim=1)
-        return labels.cpu()

@@ -1,0 +1,42 @@
+"""Logits as labels, probabilities or logits in arrays: the last step of every runtime.
+
+Does not know what computed them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from keepmap.protocols import Array, Output
+
+_ARGMAX_BYTES = 8 << 20
+"""Size of the 8-byte indices that argmax makes at a time, before they become labels of one or two bytes."""
+
+
+def label_dtype(classes: int) -> np.dtype[Any]:
+    """What labels come in: uint8 up to 256 classes, int16 above."""
+    return np.dtype(np.uint8) if classes <= 256 else np.dtype(np.int16)
+
+
+def delivered(logits: Tensor, output: Output) -> Array:
+    """What `Runtime.run` returns for logits (N, K, h, w), on any device: labels (N, h, w), or values float32."""
+    if output == "labels":
+        return _labels(logits).numpy()
+    values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
+    array: Array = values.contiguous().cpu().numpy()
+    return array
+
+
+def _labels(logits: Tensor) -> Tensor:
+    """The class of the highest logit, (N, h, w) on the CPU; argmax in bands of rows on the device."""
+    count, classes, height, width = logits.shape
+    dtype = torch.uint8 if classes <= 256 else torch.int16
+    labels = torch.empty((count, height, width), dtype=dtype, device=logits.device)
+    band = max(1, _ARGMAX_BYTES // (8 * count * width))
+    for row in range(0, height, band):
+        labels[:, row : row + band] = logits[:, :, row : row + band].argmax(dim=1)
+    return labels.cpu()

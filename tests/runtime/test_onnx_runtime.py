@@ -1,0 +1,57 @@
+"""ONNX Runtime computes what the graph says, and a file that it cannot compute is a named error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from keepmap import external
+from keepmap.errors import ArtefactError, MissingPackage, OptionError
+from keepmap.runtime.manifest import Manifest
+from keepmap.runtime.onnx_runtime import open_onnx
+
+pytest.importorskip("onnxruntime")
+
+
+def test_logits_are_those_of_the_graph(
+    onnx_file: Path, manifest: Manifest, weights: np.ndarray, pixels: np.ndarray
+) -> None:
+    runtime = open_onnx(onnx_file, threads=1)
+    assert runtime.manifest == manifest
+    assert runtime.precision == "float32"
+    assert "CPUExecutionProvider" in runtime.name
+    want = np.einsum("kc,nchw->nkhw", weights, pixels.astype(np.float32))
+    assert np.allclose(runtime.run(pixels, "logits"), want, rtol=1e-5)
+    assert np.array_equal(runtime.run(pixels), want.argmax(1))
+
+
+def test_an_opset_that_is_too_new_is_explained(onnx_file: Path, model: Any) -> None:
+    later = type(model)()
+    later.CopyFrom(model)
+    later.opset_import[0].version = 99
+    onnx_file.write_bytes(later.SerializeToString())
+    with pytest.raises(ArtefactError) as caught:
+        open_onnx(onnx_file)
+    assert "opset 99" in caught.value.found
+    assert "opset 20, IR 10, as written with keepmap 0.1.0" in caught.value.expected
+    assert "pip install onnxruntime" in caught.value.do
+
+
+def test_a_foreign_graph_and_bfloat16_are_refused(onnx_file: Path, model: Any) -> None:
+    with pytest.raises(OptionError, match="bfloat16"):
+        open_onnx(onnx_file, precision="bfloat16")
+    other = type(model)()
+    other.CopyFrom(model)
+    del other.metadata_props[:]
+    onnx_file.write_bytes(other.SerializeToString())
+    with pytest.raises(ArtefactError, match="was not exported by keepmap"):
+        open_onnx(onnx_file)
+
+
+def test_without_the_package_the_install_line_is_given(onnx_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external, "available", lambda name: False)
+    with pytest.raises(MissingPackage, match="pip install onnxruntime"):
+        open_onnx(onnx_file)

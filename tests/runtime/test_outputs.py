@@ -1,0 +1,26 @@
+"""Logits become labels and probabilities; argmax in bands is argmax."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from keepmap.runtime import outputs
+
+
+@pytest.mark.parametrize(("classes", "dtype"), [(3, np.uint8), (300, np.int16)])
+def test_labels_in_bands_are_the_labels(classes, dtype, monkeypatch) -> None:
+    logits = torch.randn(2, classes, 33, 20, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(outputs, "_ARGMAX_BYTES", 8 * 2 * 20 * 5)
+    labels = outputs.delivered(logits, "labels")
+    assert labels.dtype == dtype == outputs.label_dtype(classes)
+    assert np.array_equal(labels, logits.argmax(1))
+
+
+def test_probabilities_sum_to_one_and_logits_are_left_as_they_are() -> None:
+    logits = torch.randn(1, 4, 5, 6).to(memory_format=torch.channels_last)
+    values = outputs.delivered(logits, "probabilities")
+    assert values.dtype == np.float32 and values.flags.c_contiguous
+    assert np.allclose(values.sum(1), 1)
+    assert np.array_equal(outputs.delivered(logits, "logits"), logits)

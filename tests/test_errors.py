@@ -61,7 +61,7 @@ def test_other_exit_codes() -> None:
 
 
 def test_every_kind_is_a_keepmap_error_with_a_docstring() -> None:
-    assert len(KINDS) == 14
+    assert len(KINDS) == 15
     assert all(kind.__doc__ for kind in KINDS)
 
 

@@ -29,6 +29,8 @@ DATACLASSES = {
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
     "import-weights": options.ImportOptions,
+    "export": options.ExportOptions,
+    "bench": options.BenchOptions,
 }
 GROUP: Any = typer.main.get_command(app)
 SHELL_ONLY = {"quiet", "json"}

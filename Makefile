@@ -29,6 +29,7 @@ format: $(VENV)/.installed-dev
 # Needs the folder with the fixed splits: make bench DATA=/path/to/data [BASELINE=/path/to/plain_recipe.py]
 bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/export.py
 	$(BIN)/python benchmarks/memory.py
 	$(BIN)/python benchmarks/check.py
 	$(BIN)/python benchmarks/damage.py

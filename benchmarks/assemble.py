@@ -156,6 +156,32 @@ def throughput(results: Sequence[Result]) -> str:
     )
 
 
+def export(results: Sequence[Result]) -> str:
+    """Prediction end to end from an export, the eager loop and the bare network."""
+    result = results[0]
+    names = {
+        "predict": f"`keepmap predict`, OpenVINO, {result['precision']}",
+        "predict_int8": "`keepmap predict`, OpenVINO, int8",
+        "predict_torch": "`keepmap predict`, PyTorch",
+        "eager": "eager loop, float32",
+        "bare": f"OpenVINO, {result['precision']}, the bare network on arrays",
+    }
+    middle = {name: float(np.median(seconds)) for name, seconds in result["seconds"].items()}
+    rows = [[text, f"{middle[name]:.1f}", f"{middle['eager'] / middle[name]:.2f}"] for name, text in names.items()]
+    scores = result["trained"]
+    trained = "" if scores is None else (
+        f" On a trained network: mean IoU {scores['run']:.4f}, exported {scores['exported']:.4f}, "
+        f"int8 {scores['int8']:.4f}."
+    )
+    return (
+        f"## From file to file with the classic U-Net\n\n{result['images']} images of {result['side']} x "
+        f"{result['side']} px.\n\n{table(['', 'seconds', 'times as fast as the eager loop'], rows)}\n"
+        f"Against the bare network: {result['over_bare']:.2f} of its time. int8 is {result['int8_faster']:.2f} times "
+        f"as fast as {result['precision']}. The logits of the export differ by {result['logit_difference']:.1e} of the "
+        f"largest in float32.{trained} OpenVINO {result['openvino']}.\n\n{provenance(results)}"
+    )
+
+
 def memory(results: Sequence[Result]) -> str:
     """Peak memory of predict."""
     result = results[0]
@@ -277,6 +303,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "accuracy-camvid": accuracy,
     "speed": speed,
     "throughput": throughput,
+    "export": export,
     "peers": peers,
     "memory": memory,
     "check": check,

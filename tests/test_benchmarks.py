@@ -7,7 +7,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -195,6 +195,24 @@ def test_survival_counts_what_was_tried(part: str, load: Any, tmp_path: Path) ->
     assert (counts["tried"], counts["survived"]) == (3, 3)
 
 
+def test_export_benchmark_measures_all_sides(tmp_path: Path, load: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("openvino", "nncf", "onnxscript"):
+        pytest.importorskip(package)
+    module = load("export")
+    monkeypatch.setattr(module.keepmap, "export", exported_by_hand)
+    monkeypatch.setattr(module, "bare_loop", lambda file, arrays, precision: arrays[0].shape == (1, 3, 64, 64))
+    network = keepmap.build_model("unet", channels=3, classes=2, widths=(4, 8)).eval()
+    found = module.measure(tmp_path, network, lambda task: np.zeros((1, 64, 64), np.int64), 2, 64, 1)
+    assert set(found["seconds"]) == {"predict", "predict_int8", "predict_torch", "eager", "bare"}
+    assert all((tmp_path / side / "001.png").exists() for side in ("a", "b", "c", "eager"))
+    assert min(found["faster_than_eager"], found["over_bare"], found["int8_faster"]) > 0
+
+
+def exported_by_hand(run: Path, to: str, out: Path, **options: Any) -> Any:
+    """In place of an export, which takes seconds: the run itself."""
+    return SimpleNamespace(path=run, parity=SimpleNamespace(agreement=1.0, difference=0.0))
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -231,6 +249,11 @@ RESULTS: dict[str, dict[str, Any]] = {
     "check": CHECK,
     "damage": {"rows": [PAIR]},
     "survival-saves": {"what": "Kills of a process", "tried": 50, "survived": 49, "saves": 7},
+    "export": {
+        "images": 2, "side": 64, "precision": "bfloat16", "openvino": "2026.4.1", "over_bare": 1.05, "int8_faster": 1.5,
+        "seconds": {"predict": [1.0], "predict_int8": [0.7], "predict_torch": [1.2], "eager": [4.0], "bare": [0.95]},
+        "logit_difference": 2e-6, "trained": {"run": 0.8, "exported": 0.8, "int8": 0.797},
+    },
     "demo": {"seconds_from_nothing": 200.0, "seconds_alone": 75.2, "pictures": ["demo.png"], "output": ["picture"]},
     "memory": {"widths": [16, 32], "rows": [{"side": 64, "limit": "default", "peak_mib": 300.4, "seconds": 4.0}]},
     "throughput": {
@@ -259,10 +282,12 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 10
+    assert page.count("\n## ") == 11
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
+    assert "| `keepmap predict`, OpenVINO, bfloat16 | 1.0 | 4.00 |" in page
+    assert "int8 0.7970" in page
     assert "| peak | 353 | 808 | 0.44 |" in page
     assert "2.50 in training, 3.60 in inference" in page
     assert "| classic U-Net | 1.20 | 0.40 | 3.00 (2.90 to 3.10) | 6.1% | 0.75 |" in page

@@ -34,6 +34,7 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
     OptionError where bfloat16 is asked for and the CPU has none, MissingPackage.
     """
     package = external.load("openvino", f"Computing {path}")
+    release = package.__version__.split("-")[0]
     _check_version(path)
     core = package.Core()
     try:
@@ -41,7 +42,7 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
     except RuntimeError as error:
         raise ArtefactError(
-            f"{path} cannot be read by OpenVINO {package.__version__}.", found=_last_line(error),
+            f"{path} cannot be read by OpenVINO {release}.", found=_last_line(error),
             expected=f"what keepmap export wrote, whole, and {path.with_suffix('.bin').name} beside it",
             do="copy both files again, or export the run again",
         ) from error  # fmt: skip
@@ -49,7 +50,7 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
     chosen = resolve_precision(precision, "cpu")
     if chosen == "bfloat16" and not has_bfloat16("cpu"):
         raise OptionError("This CPU has no bfloat16.", found="--precision bfloat16", expected="auto or float32")
-    return _runtime(core, model, manifest, chosen, threads or thread_count(), package.__version__)
+    return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
 
 
 def _runtime(

@@ -20,6 +20,7 @@ OPTIONS_OF = {
     "plan": options.TrainOptions,
     "train": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
+    "compare": options.CompareOptions,
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
     "import_weights": options.ImportOptions,

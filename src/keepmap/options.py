@@ -5,6 +5,7 @@ Holds names, defaults and their one-line explanations only; what they do is deci
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -14,6 +15,7 @@ from keepmap.errors import OptionError
 
 Instances = Literal["auto", "yes", "no"]
 Precision = Literal["auto", "float32", "bfloat16"]
+Metrics = Literal["all", "region"]
 Target = Literal["onnx", "openvino"]
 WantedWay = Literal["auto", "pass", "bands", "tiles"]
 
@@ -80,7 +82,7 @@ class TrainOptions(ImageOptions, LabelOptions):
     epochs: int | None = option(None, "epochs (one crop per training image each), instead of a time")
     seed: int = option(0, "seed of the split, the weights, the sampling and the augmentation")
     device: str = option("auto", "auto, cpu, cuda or mps")
-    group_by: str = option("found", "held out as a whole: found, folder, none, a CSV file or a regular expression")
+    group_by: str = option("found", "what stays together: found, folder, none, a CSV file or a regular expression")
     validation: str | None = option(None, "text file with one held-out stem a line, in place of a choice")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
     crop: int | None = option(None, "side of the training crops in pixels; default: planned")
@@ -101,8 +103,33 @@ class PredictOptions(ComputeOptions, ImageOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ComputeOptions, ImageOptions, LabelOptions):
+class ScoreOptions(ImageOptions, LabelOptions):
+    """Which scores are computed, and over what their intervals are. Raises OptionError."""
+
+    metrics: Metrics = option("all", "all, or region: IoU, Dice, precision and recall only, in a fraction of the time")
+    surface_tolerance: float = option(2.0, "pixels that two outlines may lie apart, for the surface Dice")
+    group_by: str = option("found", "what stays together: found, folder, none, a CSV file or a regular expression")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.surface_tolerance < math.inf:
+            raise OptionError(
+                f"--surface-tolerance {self.surface_tolerance:g} cannot be.", found=f"{self.surface_tolerance:g}",
+                expected="pixels, 0 or more",
+            )
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(ComputeOptions, ScoreOptions):
     """Options of `keepmap evaluate`."""
+
+
+@dataclass(frozen=True)
+class CompareOptions(ScoreOptions):
+    """Options of `keepmap compare`."""
+
+    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    device: str = option("auto", "auto, cpu, cuda or mps")
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
         "classes": None, "ignore": "auto", "instances": "auto", "frame": None, "max_pixels": 100_000_000,
         "memory": "1G", "way": "auto",
         "device": "auto",
-        "precision": "auto",
+        "precision": "auto", "metrics": "all", "surface_tolerance": 2.0, "group_by": "found",
     }  # fmt: skip
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cell", "1", "0.5000", "0.6667", "0.5000", "1.0000"] in lines
@@ -61,6 +62,38 @@ def test_json_that_cannot_be_written_is_found_before_the_work(
     assert main(["evaluate", "run", "images", "masks", "--json", str(tmp_path / "missing" / "s.json")]) == 2
     assert calls == []
     assert "OutputError" in capsys.readouterr().err
+
+
+def test_table_of_images_is_csv_with_the_worst_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for index, right in enumerate((4, 2, 3)):
+        mask = np.zeros((4, 10), np.uint8)
+        mask[:, :5] = 255
+        for folder, columns in (("predictions", right), ("masks", 5)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            Image.fromarray(np.where(np.arange(10) < columns, mask, 0)).save(tmp_path / folder / f"cell {index}.png")
+    file = tmp_path / "images.csv"
+    assert main(["evaluate", str(tmp_path / "predictions"), str(tmp_path / "masks"), "--table", str(file), "-q"]) == 0
+    with file.open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert [row["stem"] for row in rows] == ["cell 1", "cell 2", "cell 0"]
+    assert float(rows[0]["iou foreground"]) == pytest.approx(0.4)
+    assert float(rows[0]["mean_iou"]) == pytest.approx((0.4 + 20 / 32) / 2)
+    assert rows[0]["expected_dice"] == ""
+    assert "Worst images by mean IoU: cell 1 0.5" in capsys.readouterr().out
+    assert main(["evaluate", "a", "b", "--table", str(tmp_path)]) == 2
+    assert "a file name for --table" in capsys.readouterr().err
+
+
+def test_one_image_has_no_intervals_and_a_region_has_no_boundary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.eye(6, dtype=np.uint8)).save(tmp_path / "a.png")
+    assert main(["evaluate", str(tmp_path), str(tmp_path), "--metrics", "region"]) == 0
+    out = capsys.readouterr().out
+    assert "one image only: no intervals" in out and "(1" not in out
+    assert "boundary" not in out and "object" not in out
+    assert main(["evaluate", str(tmp_path), str(tmp_path), "--metrics", "regions"]) == 2
+    assert "did you mean region?" in capsys.readouterr().err
 
 
 def test_predictions_against_masks_for_real(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

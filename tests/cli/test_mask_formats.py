@@ -71,9 +71,9 @@ def test_colour_coded_masks_come_out_in_their_colours(
         indices = [[labels.colours.index(tuple(colour)) for colour in row] for row in pixels.tolist()]
         assert np.array_equal(labels.encode(values), indices)
     capsys.readouterr()
-    run("evaluate", tmp_path / "run", images, masks, "-q")
+    run("evaluate", tmp_path / "run", images, masks, "-q", "--metrics", "region")
     scores = capsys.readouterr().out
-    run("evaluate", tmp_path / "out", masks, "-q", *classes)
+    run("evaluate", tmp_path / "out", masks, "-q", "--metrics", "region", *classes)
     assert capsys.readouterr().out == scores
 
 
@@ -85,9 +85,9 @@ def test_instance_masks_train_as_objects(tmp_path: Path, capsys: pytest.CaptureF
     run("predict", tmp_path / "run", images, "-o", tmp_path / "out")
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / "s0.png"))).tolist()) <= {0, 1}
     capsys.readouterr()
-    run("evaluate", tmp_path / "run", images, masks, "-q")
+    run("evaluate", tmp_path / "run", images, masks, "-q", "--metrics", "region")
     scores = capsys.readouterr().out
-    run("evaluate", tmp_path / "out", masks, "-q", "--instances", "yes")
+    run("evaluate", tmp_path / "out", masks, "-q", "--metrics", "region", "--instances", "yes")
     assert capsys.readouterr().out == scores
     run("check", images, masks, "--instances", "no")
     assert "values 0 to 30 are taken for the ids of 31 classes" in capsys.readouterr().out

@@ -26,6 +26,7 @@ DATACLASSES = {
     "train": options.TrainOptions,
     "plan": options.TrainOptions,
     "evaluate": options.EvaluateOptions,
+    "compare": options.CompareOptions,
     "predict": options.PredictOptions,
     "demo": options.DemoOptions,
     "import-weights": options.ImportOptions,
@@ -33,7 +34,8 @@ DATACLASSES = {
     "bench": options.BenchOptions,
 }
 GROUP: Any = typer.main.get_command(app)
-SHELL_ONLY = {"quiet", "json"}
+SHELL_ONLY = {"quiet", "json", "table"}
+"""What is shown, and files of the result."""
 PYTHON_ONLY = {"progress", "network", "augment"}
 """Objects: a display, and a network of the user's own."""
 

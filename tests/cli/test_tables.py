@@ -7,9 +7,13 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from rich.table import Table
 
-from keepmap.cli.tables import score, score_table
+from keepmap.cli.tables import figure_table, score, score_table
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
+from keepmap.metrics.scoring import choose_resampling
+from keepmap.metrics.scoring import score as evaluated
+from keepmap.metrics.tally import Extra, Judging, Tally
 
 
 def _scores(truth: list[int], prediction: list[int], names: list[str]) -> Scores:
@@ -18,11 +22,15 @@ def _scores(truth: list[int], prediction: list[int], names: list[str]) -> Scores
     return matrix.scores(names)
 
 
-def _lines(scores: Scores, width: int = 80) -> list[str]:
-    console = Console(width=width, color_system=None, _environ={})
+def _printed(*tables: Table) -> list[str]:
+    console = Console(width=80, color_system=None, _environ={})
     with console.capture() as captured:
-        console.print(score_table(scores))
+        console.print(*tables)
     return captured.get().splitlines()
+
+
+def _lines(scores: Scores) -> list[str]:
+    return _printed(score_table(scores))
 
 
 def test_a_row_per_class_and_the_means() -> None:
@@ -37,6 +45,20 @@ def test_a_row_per_class_and_the_means() -> None:
 
 def test_all_ignored_is_all_not_available() -> None:
     assert "".join(_lines(_scores([-1], [0], ["a", "b"]))).count("n/a") == 11
+
+
+def test_everything_fits_in_80_columns_and_keeps_its_parts() -> None:
+    tally = Tally(("background", "a class of many words"), Judging())
+    random = np.random.default_rng(0)
+    for index in range(6):
+        truth = np.kron(random.integers(0, 2, (4, 5)), np.ones((3, 3), int))
+        wrong = np.where(random.random(truth.shape) < 0.1 * index, 1 - truth, truth)
+        tally.add(f"{index}", truth, wrong, Extra(spacing=(1000.0, 1000.0), unit="micrometer"))
+    scores = evaluated(tally, choose_resampling(tally.stems, {s: s for s in tally.stems}, asked=False))
+    lines = _printed(score_table(scores), figure_table(scores))
+    assert all(len(line) <= 80 for line in lines) and "\u2026" not in "".join(lines)
+    assert {line.split("  ")[0] for line in lines} >= {"mean IoU", "boundary F", "Hausdorff 95 %, micrometer"}
+    assert next(line for line in lines if line.startswith("count error, objects")).count("to") == 1
 
 
 @settings(deadline=None, max_examples=30)

@@ -106,7 +106,7 @@ def test_what_is_predicted_at_ignored_pixels_does_not_matter() -> None:
     truth, prediction = np.array([0, 1, -1, -1]), np.array([0, 1, 1, 0])
     one, other = ConfusionMatrix(2), ConfusionMatrix(2)
     one.add(truth, prediction)
-    other.add(truth, np.array([0, 1, 0, -1]))
+    other.add(np.array([0, 1, -2, -65_536]), np.array([0, 1, 0, -65_536]))
     assert one.scores() == other.scores()
     assert one.scores().mean_iou == 1
 

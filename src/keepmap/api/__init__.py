@@ -6,7 +6,7 @@ Every verb turns its options into one frozen dataclass and hands them to the lay
 from keepmap.api.data import check, convert
 from keepmap.api.deployment import bench, export
 from keepmap.api.models import build_model, check_segmenter, describe_network, list_models
-from keepmap.api.prediction import evaluate, load, predict
+from keepmap.api.prediction import compare, evaluate, load, predict
 from keepmap.api.sample import demo
 from keepmap.api.training import import_weights, plan, train
 
@@ -15,6 +15,7 @@ __all__ = [
     "build_model",
     "check",
     "check_segmenter",
+    "compare",
     "convert",
     "demo",
     "describe_network",

@@ -1,4 +1,4 @@
-"""The verbs that use a RUN: load, predict, evaluate.
+"""The verbs that use a RUN or what it predicted: load, predict, evaluate, compare.
 
 Computes nothing itself: `inference` and `evaluation` do.
 """
@@ -6,19 +6,27 @@ Computes nothing itself: `inference` and `evaluation` do.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
 from keepmap.artefacts.loading import is_artefact, load_predictor
 from keepmap.config import from_arguments
-from keepmap.data.classes import named_classes
-from keepmap.errors import OptionError
-from keepmap.evaluation import evaluate_folders, evaluate_run
+from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import ComputeOptions, EvaluateOptions, Instances, Precision, PredictOptions, WantedWay
+from keepmap.options import (
+    CompareOptions,
+    ComputeOptions,
+    EvaluateOptions,
+    Instances,
+    Metrics,
+    Precision,
+    PredictOptions,
+    WantedWay,
+)
 from keepmap.protocols import Progress, Silent, StrPath
 from keepmap.runs import RunFolder
 
@@ -38,7 +46,6 @@ def load(
     Raises RunError, ArtefactError.
     """
     return load_predictor(Path(path), ComputeOptions(memory, way, device, precision), network)
-
 
 
 def predict(
@@ -79,7 +86,6 @@ def predict(
     )
 
 
-
 def evaluate(
     source: StrPath,
     *folders: StrPath,
@@ -90,33 +96,49 @@ def evaluate(
     max_pixels: int = 100_000_000,
     network: Segmenter | None = None,
     memory: str | None = None,
+    metrics: Metrics = "all",
+    surface_tolerance: float = 2.0,
+    group_by: str = "found",
     way: WantedWay = "auto",
     device: str = "auto",
     precision: Precision = "auto",
     progress: Progress | None = None,
 ) -> Scores:
-    """Scores over all pixels: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run.
+    """Scores with 95 % intervals: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run.
 
+    metrics, surface_tolerance: see docs/metrics.md. group_by: as in `train`; groups are what the bootstrap draws.
     network: as in `load`.
     """
     options = from_arguments(EvaluateOptions, locals())
-    show = progress or Silent()
-    names = named_classes(options.classes)
-    if len(folders) == 1 and (RunFolder(Path(source)).config_file.exists() or is_artefact(Path(source))):
-        raise OptionError(f"{source} is a trained network: it needs images.", expected="evaluate RUN IMAGES MASKS")
-    if len(folders) == 1:
-        if (memory, way, device, precision, network) != (None, "auto", "auto", "auto", None):
-            raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
-        return evaluate_folders(
-            Path(source), Path(folders[0]), class_names=names, ignore=options.ignore, instances=options.instances,
-            reading=options, progress=show,
-        )  # fmt: skip
-    if len(folders) != 2:
-        raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
-    if names is not None or (options.ignore, options.instances) != ("auto", "auto"):
-        raise OptionError(
-            "A RUN brings its own classes and ignored value.",
-            do="leave out --classes, --ignore and --instances, or evaluate PREDICTIONS MASKS with them",
-        )
-    predictor = load_predictor(Path(source), options, network)
-    return evaluate_run(predictor, Path(folders[0]), Path(folders[1]), reading=options, progress=show)
+    opener = Opener(_is_trained, partial(load_predictor, options=options, given=network))
+    return evaluate_source((source, *folders), options, opener, network is not None, progress or Silent())
+
+
+def _is_trained(path: Path) -> bool:
+    """Whether there is a RUN or an exported file."""
+    return RunFolder(path).config_file.exists() or is_artefact(path)
+
+
+def compare(
+    *sources: StrPath,
+    masks: StrPath,
+    images: StrPath | None = None,
+    classes: str | None = None,
+    ignore: str = "auto",
+    instances: Instances = "auto",
+    frame: int | None = None,
+    max_pixels: int = 100_000_000,
+    metrics: Metrics = "all",
+    surface_tolerance: float = 2.0,
+    group_by: str = "found",
+    memory: str | None = None,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Comparison:
+    """The scores of folders of predicted masks on the same masks, and the first against each other one.
+
+    images: then the sources are RUNs and exported files. Differences have 95 % intervals by paired bootstrap.
+    """
+    options = from_arguments(CompareOptions, locals())
+    opener = Opener(_is_trained, partial(load_predictor, options=ComputeOptions(memory, device=device)))
+    return compare_sources(sources, masks, images, options, opener, progress or Silent())

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 from keepmap import __version__
 from keepmap.cli.bench import bench
 from keepmap.cli.check import check
+from keepmap.cli.compare import compare
 from keepmap.cli.convert import convert
 from keepmap.cli.demo import demo
 from keepmap.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 
-COMMANDS = (check, convert, plan, train, evaluate, predict, export, import_weights, bench, demo, models)
+COMMANDS = (check, convert, plan, train, evaluate, compare, predict, export, import_weights, bench, demo, models)
 
 
 class _Commands(TyperGroup):

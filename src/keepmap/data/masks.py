@@ -15,13 +15,14 @@ from PIL.ImageFile import ImageFile
 
 from keepmap.data import headers, pillow_image
 from keepmap.data.arrays import ArrayImage
+from keepmap.data.images import open_image
 from keepmap.data.npy_image import open_npy
 from keepmap.data.tiff_plane import TiffPlane
 from keepmap.data.values import COLOUR, pack_colours
 from keepmap.data.zarr_image import open_zarr
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
-from keepmap.protocols import Array
+from keepmap.protocols import Array, Geometry
 
 _GREY_STEP = {2: 85, 4: 17}
 """Bits of a grey PNG -> what Pillow multiplies its values by."""
@@ -81,6 +82,12 @@ def declared_nodata(path: Path, options: ImageOptions = ImageOptions()) -> float
     """The value that a GeoTIFF declares to be no label; None in any other mask. Raises DataError."""
     is_tiff = headers.SUFFIXES.get(path.suffix.lower()) == headers.TIFF
     return TiffPlane(path, options).nodata if is_tiff else None
+
+
+def mask_geometry(path: Path, options: ImageOptions = ImageOptions()) -> Geometry:  # noqa: B008
+    """Pixel size and place as a mask file says, from its header alone. Raises DataError."""
+    is_tiff = headers.SUFFIXES.get(path.suffix.lower()) == headers.TIFF
+    return TiffPlane(path, options).geometry if is_tiff else open_image(path, options).geometry
 
 
 def _read_pillow(path: Path, options: ImageOptions) -> Array:

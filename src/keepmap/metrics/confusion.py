@@ -1,4 +1,4 @@
-"""Scores of a segmentation from one confusion matrix over all pixels of a data set.
+"""Scores of a segmentation, and those of them that follow from one confusion matrix over all pixels of a data set.
 
 Knows class indices only: not what their label values are, nor where the arrays come from.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,16 @@ import numpy.typing as npt
 Indices = npt.NDArray[Any]
 
 _BAND = 1 << 18
-"""Pixels counted at a time, so that the 8-byte codes stay in the cache."""
+"""Pixels counted at a time, so that their codes stay in the cache."""
+
+_LANES = 4
+"""Counters for each code, used in turn: neighbouring pixels, mostly alike, then need not wait for one another."""
+
+_SMALL = 1 << 15
+"""Codes below are of 2 bytes."""
+
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,10 @@ class ClassScores:
     dice:      2 TP / (2 TP + FP + FN), None in the same case.
     precision: TP / (TP + FP), None where the class was never predicted.
     recall:    TP / (TP + FN), None where the class is absent from the truth.
+
+    The others are None where they were not asked for, too; docs/metrics.md defines them.
+    iou_interval: 95 %.  boundary_f, surface_dice, object_f1, ap50: over the data set.  hausdorff95, surface_distance
+    (pixels), count_error (objects): means over the images that have them.
     """
 
     name: str
@@ -35,6 +49,68 @@ class ClassScores:
     dice: float | None
     precision: float | None
     recall: float | None
+    iou_interval: Interval | None = None
+    boundary_f: float | None = None
+    surface_dice: float | None = None
+    hausdorff95: float | None = None
+    surface_distance: float | None = None
+    object_f1: float | None = None
+    ap50: float | None = None
+    count_error: float | None = None
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a whole evaluation.
+
+    of:    "data set": from the pixels or objects of all images together; "image": the mean of the images' own values.
+    unit:  "" for fractions, "px", "objects", or the unit of the files.
+    images: over how many images: those for which it is not n/a.
+    interval: 95 %, None where there is none (see `Scores.resampled`).
+    """
+
+    name: str
+    of: str
+    value: float | None
+    interval: Interval | None
+    unit: str
+    images: int
+
+
+@dataclass(frozen=True)
+class ImageScores:
+    """One image alone; means are over its classes. None where a score is n/a or was not asked for.
+
+    stem: path below the folder, without suffix. group: what it is resampled with. pixels: not ignored.
+    hausdorff95, surface_distance: in pixels. expected_dice: what the probabilities expect `mean_dice` to be.
+    iou: one per class.
+    """
+
+    stem: str
+    group: str
+    pixels: int
+    mean_iou: float | None
+    mean_dice: float | None
+    pixel_accuracy: float | None
+    boundary_f: float | None
+    surface_dice: float | None
+    hausdorff95: float | None
+    surface_distance: float | None
+    object_f1: float | None
+    count_error: float | None
+    expected_dice: float | None
+    iou: tuple[float | None, ...]
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """Pixels whose winning class has a probability in low..high: how probable on the mean, and how many are right."""
+
+    low: float
+    high: float
+    pixels: int
+    confidence: float | None
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -44,6 +120,11 @@ class Scores:
     mean_iou, mean_dice: over the classes where the score is not n/a; None where it is n/a everywhere.
     pixel_accuracy:      right pixels / pixels that are not ignored; None where all are ignored.
     matrix:              pixels [truth][prediction], K rows of K.
+    frequency_weighted_iou: mean of the IoU of the classes, each as often as it has pixels.
+
+    What `evaluate` adds: figures, every headline number with its interval; images, worst mean IoU first; reliability;
+    quality_correlation, Spearman's, of expected and true Dice over the images; resampled, what the intervals are over;
+    remarks, sentences on what is n/a and why.
     """
 
     classes: tuple[ClassScores, ...]
@@ -51,6 +132,13 @@ class Scores:
     mean_dice: float | None
     pixel_accuracy: float | None
     matrix: tuple[tuple[int, ...], ...]
+    frequency_weighted_iou: float | None = None
+    figures: tuple[Figure, ...] = ()
+    images: tuple[ImageScores, ...] = ()
+    reliability: tuple[ReliabilityBin, ...] = ()
+    quality_correlation: float | None = None
+    resampled: str = ""
+    remarks: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> ClassScores:
         """The scores of the class called `name`. Raises KeyError."""
@@ -58,6 +146,13 @@ class Scores:
             if scores.name == name:
                 return scores
         raise KeyError(f"no class {name}, but {', '.join(scores.name for scores in self.classes)}")
+
+    def figure(self, name: str, of: str = "data set") -> Figure:
+        """The headline number `name` of the "data set" or the "image". Raises KeyError."""
+        for figure in self.figures:
+            if (figure.name, figure.of) == (name, of):
+                return figure
+        raise KeyError(f"no {name} of the {of}, but {', '.join(f'{f.name} ({f.of})' for f in self.figures)}")
 
 
 class ConfusionMatrix:
@@ -67,8 +162,8 @@ class ConfusionMatrix:
         self.classes = classes
         self._counts = np.zeros((classes + 1) ** 2, dtype=np.int64)
 
-    def add(self, truth: Indices, prediction: Indices) -> None:
-        """Count the pixels of one image.
+    def add(self, truth: Indices, prediction: Indices) -> npt.NDArray[np.int64]:
+        """Count the pixels of one image, and return its own matrix (K, K).
 
         truth, prediction: class indices 0..K-1 of one shape, any integer type. Pixels whose truth is negative are
         ignored, whatever is predicted there. Raises ValueError where the shapes differ, an index is K or above, or
@@ -77,23 +172,30 @@ class ConfusionMatrix:
         if truth.shape != prediction.shape:
             raise ValueError(f"truth has shape {truth.shape}, prediction {prediction.shape}")
         if truth.size == 0:
-            return
+            return np.zeros((self.classes, self.classes), np.int64)
         highest = max(int(truth.max()), int(prediction.max()))
         if highest >= self.classes:
             raise ValueError(f"class index {highest} of {self.classes} classes")
+        lowest = min(int(truth.min()), int(prediction.min()))
         side = self.classes + 1
-        counts = np.zeros_like(self._counts)
+        small = _LANES * side**2 <= _SMALL and lowest >= -_SMALL
+        offsets = _offsets(side, min(truth.size, _BAND), np.dtype(np.int16 if small else np.int64))
+        counts = np.zeros((_LANES, side**2), np.int64)
         flat_truth, flat_prediction = truth.reshape(-1), prediction.reshape(-1)
         for start in range(0, truth.size, _BAND):
-            code = np.maximum(flat_truth[start : start + _BAND], -1, dtype=np.int64, casting="unsafe")
-            code += 1
+            code, column = (flat[start : start + _BAND].astype(offsets.dtype) for flat in (flat_truth, flat_prediction))
+            if lowest < -1:
+                code, column = np.maximum(code, -1), np.maximum(column, -1)
             code *= side
-            code += np.maximum(flat_prediction[start : start + _BAND], -1, dtype=np.int64, casting="unsafe")
-            code += 1
-            counts += np.bincount(code, minlength=counts.size)
-        if counts.reshape(side, side)[1:, 0].any():
+            code += column
+            code += offsets[: len(code)]
+            counts += np.bincount(code, minlength=counts.size).reshape(counts.shape)
+        total = counts.sum(axis=0)
+        own: npt.NDArray[np.int64] = total.reshape(side, side)
+        if own[1:, 0].any():
             raise ValueError("the prediction is negative where the truth is not")
-        self._counts += counts
+        self._counts += total
+        return own[1:, 1:]
 
     @property
     def matrix(self) -> npt.NDArray[np.int64]:
@@ -115,7 +217,14 @@ class ConfusionMatrix:
             mean_dice=_mean([scores.dice for scores in classes]),
             pixel_accuracy=_ratio(int(hits.sum()), int(matrix.sum())),
             matrix=tuple(tuple(row) for row in matrix.tolist()),
+            frequency_weighted_iou=_weighted([scores.iou for scores in classes], truth.tolist()),
         )
+
+
+@lru_cache(maxsize=4)
+def _offsets(side: int, length: int, dtype: np.dtype[np.signedinteger]) -> Indices:
+    """What turns side x truth + prediction, both from -1, into a code from 0 in the lane of each pixel."""
+    return np.resize(np.arange(_LANES, dtype=dtype) * side**2 + side + 1, length)
 
 
 def _class_scores(name: str, hits: int, truth: int, predicted: int) -> ClassScores:
@@ -131,6 +240,12 @@ def _class_scores(name: str, hits: int, truth: int, predicted: int) -> ClassScor
 
 def _ratio(part: int, whole: int) -> float | None:
     return part / whole if whole else None
+
+
+def _weighted(values: Sequence[float | None], weights: Sequence[int]) -> float | None:
+    """Mean of the values, each as often as its weight says; a class without true pixels has no part in it."""
+    parts = [value * weight for value, weight in zip(values, weights, strict=True) if value is not None]
+    return sum(parts) / sum(weights) if sum(weights) else None
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

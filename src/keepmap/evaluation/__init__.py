@@ -1,0 +1,4 @@
+"""Masks against masks.
+
+Trains nothing.
+"""

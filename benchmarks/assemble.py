@@ -250,6 +250,29 @@ def survival(results: Sequence[Result]) -> str:
     return f"## Trainings that survive\n\n{table(['', 'tried', 'survived'], rows)}\n{provenance(results)}"
 
 
+
+
+def metrics(results: Sequence[Result]) -> str:
+    """What scores cost."""
+    result = results[0]
+    region, everything, monai = result["region"], result["all"], result["monai"]
+    rows = [
+        ["region: keepmap", number(1000 * region["ours"], 2), ""],
+        ["region: bincount loop", number(1000 * region["plain"], 2), number(region["ratio"], 2)],
+        ["region: bincount alone", number(1000 * region["barest"], 2), number(region["ratio_barest"], 2)],
+        ["surfaces: keepmap", number(1000 * monai["ours"], 0), ""],
+        ["surfaces: MONAI", number(1000 * monai["monai"], 0), number(monai["ratio"], 2)],
+        ["all numbers: keepmap", number(1000 * everything["seconds"], 0), ""],
+    ]
+    peaks = ", ".join(f"{peak:.1f} MiB for {count} pairs" for count, peak in result["peak_mib"].items())
+    return (
+        f"## Scores of {everything['pairs']} pairs of {result['side']} x {result['side']} with {result['classes']} "
+        f"classes\n\n{table(['', 'ms a pair and core', 'as a multiple of ours'], rows)}"
+        f"\nIntervals of all numbers: {everything['intervals_seconds']:.1f} s. Peak of what Python and numpy hold: "
+        f"{peaks}. Largest difference to MONAI's surface numbers: {monai['difference']:.0e}.\n\n{provenance(results)}"
+    )
+
+
 def score(matrices: np.ndarray[Any, Any], task: str) -> np.ndarray[Any, Any]:
     """Foreground IoU (nuclei) or mean IoU of matrices (..., K, K); a class that is absent from both counts as 0."""
     hits = np.diagonal(matrices, axis1=-2, axis2=-1)
@@ -310,6 +333,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "damage": damage,
     "planning": planning,
     "survival": survival,
+    "metrics": metrics,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""
 

@@ -213,6 +213,16 @@ def exported_by_hand(run: Path, to: str, out: Path, **options: Any) -> Any:
     return SimpleNamespace(path=run, parity=SimpleNamespace(agreement=1.0, difference=0.0))
 
 
+def test_scores_are_counted_the_same_in_every_way_and_memory_is_flat(load: Any) -> None:
+    module = load("metrics")
+    drawn = module.draw_pairs(64, 2)
+    assert {len(np.unique(plane)) >= 5 for pair in drawn for plane in pair} == {True}
+    assert module.region(drawn, 4)["ratio"] > 0
+    assert module.everything(drawn, 4)["mean_iou"] > 0.5
+    few, many = (module.peak_mib(drawn, count) for count in (4, 40))
+    assert many < few + 1
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -265,6 +275,12 @@ RESULTS: dict[str, dict[str, Any]] = {
         "task": "nuclei", "options": "--model unet", "steps": 90, "planned_steps": 100, "expected_seconds": 45.0,
         "real_seconds": 50.0, "ratio": 0.9, "overrun": -2.25,
     },
+    "metrics": {
+        "side": 512, "classes": 11, "peak_mib": {"50": 20.1, "250": 20.4},
+        "region": {"ours": 1e-3, "plain": 2e-3, "barest": 1e-3, "ratio": 2.0, "ratio_barest": 1.0},
+        "all": {"seconds": 0.12, "slowest": 0.2, "intervals_seconds": 0.8, "mean_iou": 0.8, "pairs": 1000},
+        "monai": {"ours": 0.08, "monai": 0.8, "ratio": 10.0, "difference": 1e-6, "pairs": 20},
+    },
     "speed": {
         "precision": "bfloat16", "logit_difference": 1e-6, "training": ROW,
         "inference": {**ROW, "equal_labels": 0.999, "gflop": 385.0, "gflop_per_second": 300.0},
@@ -282,7 +298,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 11
+    assert page.count("\n## ") == 12
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
@@ -293,6 +309,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "| classic U-Net | 1.20 | 0.40 | 3.00 (2.90 to 3.10) | 6.1% | 0.75 |" in page
     assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
     assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
+    assert "| surfaces: MONAI | 800 | 10.00 |" in page
     assert "0.83 of the matrix product" in page
     assert f"torch {torch.__version__}" in page
 

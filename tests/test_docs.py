@@ -18,6 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from keepmap.metrics.calibration import BINS
+from keepmap.metrics.figures import SPECS
+from keepmap.metrics.intervals import DRAWS
+from keepmap.metrics.surfaces import BOUNDARY_SHARE, DISTANCE_PIXELS, SURFACE_TOLERANCE
+from keepmap.metrics.tally import BACKGROUND
 from keepmap.networks.catalogue import NETWORKS
 from keepmap.networks.describe import multiply_adds, parameters, sketch
 from keepmap.networks.unet import UNet, UNetConfig
@@ -59,6 +64,27 @@ def test_networks_page_has_every_option(name: str) -> None:
     assert documented == [field.name for field in dataclasses.fields(NETWORKS[name][0])]
 
 
+def test_metrics_page_has_a_section_for_every_number() -> None:
+    text = (DOCS / "metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \[([^]]+)\]\(#([^)]+)\) \|", text, flags=re.MULTILINE)
+    shown = {spec.name.removesuffix(", in units") for spec in SPECS}
+    assert shown <= {name for name, _ in rows}
+    for name, anchor in rows:
+        section = text.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        parts = re.findall(r"^\* (\w+):", section, flags=re.MULTILINE)
+        assert parts == ["Definition", "Unit", "Reference", "Reading"], name
+        assert anchor == re.sub(r"[^\w-]", "", name.lower().replace(" ", "-")), name
+
+
+def test_metrics_page_has_the_numbers_of_the_code() -> None:
+    text = " ".join((DOCS / "metrics.md").read_text(encoding="utf-8").split())
+    for words in (
+        f"{DISTANCE_PIXELS:,} pixels", f"{100 * BOUNDARY_SHARE:g} % of the image's diagonal", f"{DRAWS:,} draws",
+        f"{SURFACE_TOLERANCE:g} px unless", f"{BINS} bins", " or ".join(f"`{name}`" for name in BACKGROUND),
+    ):  # fmt: skip
+        assert words in text
+
+
 def test_how_it_works_is_what_was_measured_and_what_the_code_says() -> None:
     assert page.page() == page.PAGE.read_text(encoding="utf-8")
 
@@ -80,7 +106,7 @@ def test_pictures_are_there_shown_and_small() -> None:
     assert sum(kept.values()) < PICTURES_BYTES
 
 
-@pytest.mark.parametrize("name", ["how-it-works.md", "networks.md"])
+@pytest.mark.parametrize("name", ["how-it-works.md", "metrics.md", "networks.md"])
 def test_links_lead_somewhere(name: str) -> None:
     text = (DOCS / name).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

@@ -76,7 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["trian"], "did you mean train?"),
         (["modles", "unet"], "did you mean models?"),
-        (["segment"], "one of check, convert, plan, train, evaluate, compare, predict, export, import-weights, bench, demo"),
+        (["segment"], "one of check, convert, plan, train, evaluate, compare, predict, export, import-weights, bench"),
         (["--versoin"], "did you mean --version?"),
     ],
 )

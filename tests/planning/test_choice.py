@@ -134,3 +134,17 @@ def test_options_of_the_network_come_last_and_are_said() -> None:
     choice = choose_network(NUCLEI, options, HERE)
     assert choice.options == {"checkpointing": True, "deep": 1, "widths": (4, 8)}
     assert choice.because == "--model unet; --checkpointing, --set deep=1, --set widths=4,8"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_unet_is_deep_enough_to_see_a_large_object(device: str) -> None:
+    here = replace(HERE, device=device, sight=lambda widths: 10 * 2 ** len(widths))
+    levels = {}
+    for large in (0.0, 320.0, 321.0, 5000.0):
+        figures = replace(NUCLEI, object_sizes=((900.0,), (1.0, 2.0, large)))
+        choice = choose_network(figures, TrainOptions(model="unet"), here)
+        levels[large] = len(choice.options.get("widths", range(5)))
+        assert (f"objects of {large:.0f} px" in choice.because) is (large > 320)
+    assert levels == {0.0: 5, 320.0: 5, 321.0: 6, 5000.0: 7}
+    named = choose_network(figures, TrainOptions(model="unet", set={"widths": (4, 8)}), here)
+    assert named.options["widths"] == (4, 8)

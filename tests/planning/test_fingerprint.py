@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from keepmap.data.facts import FileFacts
+from keepmap.data.glance import Glance
 from keepmap.data.labels import LabelSet
 from keepmap.planning.fingerprint import fingerprint
 
@@ -52,6 +53,12 @@ def test_where_classes_lie_and_which_is_brighter() -> None:
     figures = fingerprint([facts_of(dark, mask), facts_of(bright, mask), facts_of(bright, mask)], LABELS)
     np.testing.assert_allclose(figures.row_offsets, (0.125, -0.375))
     np.testing.assert_allclose(figures.brighter, 2 / 3)
+
+
+def test_a_closer_look_is_taken_over() -> None:
+    seen = Glance(1, ((0.0, 1.0, 2.0),), ((7.0, 8.0, 99.0), (1.0, 2.0, 3.0)))
+    figures = fingerprint([facts_of(np.ones((1, 5, 5), np.uint8), np.zeros((5, 5), int))], LABELS, seen)
+    assert (figures.looked_at, figures.percentiles, figures.large_object) == (1, seen.percentiles, 3.0)
 
 
 def test_one_class_alone_says_nothing_about_brightness() -> None:

@@ -85,5 +85,5 @@ def test_a_memory_that_holds_no_step_is_an_error() -> None:
 def test_small_images_get_small_crops() -> None:
     assert crop_of(NUCLEI, TrainOptions())[0] == 256
     small = Fingerprint(**{**vars(NUCLEI), "heights": (80, 90, 99)})
-    assert crop_of(small, TrainOptions()) == (96, "the median image is 90x320; 256 is enough context")
+    assert crop_of(small, TrainOptions()) == (96, "the median image is 90x320, and 256 is enough context")
     assert crop_of(small, TrainOptions(crop=128)) == (128, "--crop")

@@ -12,7 +12,7 @@ from keepmap.options import TrainOptions
 from keepmap.planning.choice import Choice, Situation
 from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost, Plan
-from keepmap.planning.planner import FIXED, make_plan, recipe_of, replan
+from keepmap.planning.planner import FIXED, coverage, make_plan, recipe_of, replan
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.planning.settings import asked
 
@@ -140,6 +140,13 @@ def test_the_recipe_is_that_of_the_plan_before_there_is_one() -> None:
     assert plan.because["class_weights"] == "shares of the pixels 80.00%, 20.00%"
     assert planned().loss == LossConfig()
     assert planned(TrainOptions(set={"weighting": "effective_number"})).class_weights == pytest.approx((1.0, 1.0))
+
+
+def test_what_the_network_sees_is_held_against_the_objects() -> None:
+    figures = replace(NUCLEI, object_sizes=((), (4.0, 10.0, 80.0), (), (4.0, 10.0, 90.0)))
+    assert coverage((50, 49), figures) == "it sees 100 px; of the objects one in ten is larger than 85 px"
+    assert coverage((20, 20), figures) == "it sees 41 px, too few: of the objects one in ten is larger than 85 px"
+    assert coverage((20, 20), NUCLEI) == "no object was measured"
 
 
 def test_expected_seconds_are_those_of_steps_and_validations() -> None:

@@ -28,3 +28,18 @@ def test_the_network_is_the_planned_one_and_nothing_is_written(tmp_path: Path, m
     assert one.plan == other.plan
     for name, tensor in one.network.state_dict().items():
         assert torch.equal(tensor, other.network.state_dict()[name]), name
+
+
+@pytest.mark.parametrize(("cost", "warned"), [(30.0, True), (0.1, False)])
+def test_a_time_for_a_few_steps_is_said(
+    cost: float, warned: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(cost, 1))
+    draw_dataset(tmp_path, count=4, seed=0)
+    said: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "say", said.append)
+    options = TrainOptions(model="unet", time="1m", device="cpu", set={"widths": (4, 8)})
+    plan = prepare(tmp_path / "images", tmp_path / "masks", options, progress).plan
+    assert any(f"suffices for {plan.steps} steps" in line for line in said) is warned
+    assert any("unet: it sees" in line and "too few" in line for line in said)

@@ -55,7 +55,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small network, and steps that cost the same wherever a validation is planned by their cost."""
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
     monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
 
 
@@ -329,7 +329,7 @@ def test_a_run_can_begin_from_another_and_lists_the_rest(
     lines = Lines()
     begin(*folders, second, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert any(line.startswith("init ") and "not:" not in line for line in lines.said)
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8, 16]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8, 16]}, ""))
     begin(*folders, third, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert "not: " in next(line for line in reversed(lines.said) if line.startswith("init "))
     with pytest.raises(OptionError, match="nothing that this network could start from"):

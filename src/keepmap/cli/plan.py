@@ -85,9 +85,13 @@ def _expected(made: Plan) -> str:
 
     limit = "" if made.seconds is None else f" of {in_time(max(made.seconds, 0))}"
     return (
-        f"expected  {in_time(made.expected_seconds)}{limit} for {made.steps} steps and {made.validations} validations, "
-        f"{in_bytes(made.expected_bytes)}"
+        f"expected  {in_time(made.expected_seconds)}{limit} for {_many(made.steps, 'step')} and "
+        f"{_many(made.validations, 'validation')}, {in_bytes(made.expected_bytes)}"
     )
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _as_text(name: str, value: Any) -> str:

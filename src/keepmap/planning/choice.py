@@ -5,6 +5,8 @@ Pure: what weights are at hand it learns from `Situation`.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +23,15 @@ START_WORDS = ("auto", "imagenet", "none")
 """What --weights takes beside the name of a file."""
 _LEAST_DEVIATION = 0.01
 """Deviation that a channel at least counts as, as a share of the largest: a nearly constant one is not blown up."""
+
+
+_MOST_LEVELS = 7
+"""Of a unet that is planned; its stride is 64 then."""
+
+
+def _unlimited(widths: tuple[int, ...]) -> int:
+    """The sight of a network that is never too shallow."""
+    return sys.maxsize
 
 
 @dataclass(frozen=True)
@@ -46,6 +57,7 @@ class Situation:
     image_bytes: what all images take decoded. validation_pixels: pixels of all held-out images.
     offers: the published ImageNet weights.
     begun:  network and options of the RUN that --init names.
+    sight:  the widths of a unet -> pixels along each axis that an output pixel depends on.
     """
 
     device: str
@@ -57,6 +69,7 @@ class Situation:
     cache: int = 1 << 30
     image_bytes: int = 0
     because_memory: str = "of what is free"
+    sight: Callable[[tuple[int, ...]], int] = _unlimited
 
 
 @dataclass(frozen=True)
@@ -65,6 +78,7 @@ class Choice:
 
     encoder: the encoder that `pretrained` is about, "" for a network without one.
     because_mean: where mean and deviation come from. recomputes: whether it can recompute its activations.
+    reach: (before, after) in pixels, known once it is built.
     """
 
     network: str
@@ -76,6 +90,7 @@ class Choice:
     encoder: str = ""
     because_mean: str = "mean and deviation of the training images"
     recomputes: bool = True
+    reach: tuple[int, int] = (0, 0)
 
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
@@ -103,9 +118,8 @@ def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choi
     if name not in (*_OVER_ENCODERS, *_ENCODERS):
         if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
             raise _no_encoder(wanted)
-        options = {} if "widths" in (wanted.set or {}) else _widths(name, here)
-        narrower = f", half as wide as the classic one for the {here.device}" if options else ""
-        return Choice(name, options, False, *data, f"--model {name}{narrower}")
+        options, why = ({}, "") if "widths" in (wanted.set or {}) else _widths(name, figures, here)
+        return Choice(name, options, False, *data, f"--model {name}{why}")
     encoder, because = _choose_encoder(name, wanted, here)
     offer = next((offer for offer in here.offers if offer.encoder == encoder), None)
     pretrained, start = _choose_start(encoder, offer, wanted)
@@ -171,6 +185,20 @@ def _choose_start(encoder: str, offer: Offer | None, wanted: TrainOptions) -> tu
     return False, f"random weights{better}"
 
 
-def _widths(network: str, here: Situation) -> dict[str, Any]:
-    """Channel widths of a network without an encoder: half of the classic ones where there is no GPU."""
-    return {"widths": (32, 64, 128, 256, 512)} if network == "unet" and here.device == "cpu" else {}
+def _widths(network: str, figures: Fingerprint, here: Situation) -> tuple[dict[str, Any], str]:
+    """Channel widths of a network without an encoder, and why.
+
+    Half of the classic ones where there is no GPU, and deeper where an output pixel would not see a large object.
+    """
+    if network != "unet":
+        return {}, ""
+    half = here.device == "cpu"
+    widths: tuple[int, ...] = (32, 64, 128, 256, 512) if half else (64, 128, 256, 512, 1024)
+    narrower = f", half as wide as the classic one for the {here.device}" if half else ""
+    classic = len(widths)
+    while here.sight(widths) < figures.large_object and len(widths) < _MOST_LEVELS:
+        widths = (*widths, widths[-1])
+    if len(widths) == classic:
+        return ({"widths": widths} if half else {}), narrower
+    deeper = f", {len(widths)} levels for objects of {figures.large_object:.0f} px"
+    return {"widths": widths}, narrower + deeper

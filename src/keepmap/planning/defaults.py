@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import Any
 
 _OFF = "off"
-_SHARE = "(share of the crops, how far at most)"
+_SHARE = "off: (share of the crops, at most"
 
 DEFAULTS: dict[str, tuple[Any, str]] = {
     "optimiser": ("adamw", "needs the least tuning"),
-    "learning_rate": (2e-3, "AdamW with cosine decay"),
+    "learning_rate": (2e-3, "for AdamW; another optimiser may want another"),
     "encoder_rate": (1.0, "the encoder learns as fast as the rest"),
     "schedule": ("cosine", "falls to 0 at the last step"),
-    "weight_decay": (1e-2, "AdamW"),
+    "weight_decay": (1e-2, "for AdamW"),
     "clipping": (None, _OFF),
     "averaging": (0.0, _OFF),
     "frozen_statistics": (False, _OFF),
@@ -30,14 +30,14 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
     "tversky_beta": (0.7, "of the term tversky: what a false negative counts"),
     "scale": ((0.6, 1.7), "objects vary in size and distance"),
     "gain": (0.3, "exposure varies"),
-    "rotation": ((0.0, 0.0), f"{_OFF}; {_SHARE} in degrees"),
-    "shear": ((0.0, 0.0), f"{_OFF}; {_SHARE} in degrees"),
-    "elastic": ((0.0, 0.0), f"{_OFF}; {_SHARE} in pixels"),
-    "colour": ((0.0, 0.0), f"{_OFF}; {_SHARE} as a factor around 1"),
-    "contrast": ((0.0, 0.0), f"{_OFF}; {_SHARE} as a factor around 1"),
-    "gamma": ((0.0, 1.0), f"{_OFF}; {_SHARE} as an exponent"),
-    "noise": ((0.0, 0.0), f"{_OFF}; {_SHARE} in raw values"),
-    "blur": ((0.0, 0.0), f"{_OFF}; {_SHARE} in pixels"),
-    "coarse": ((0.0, 1.0), f"{_OFF}; {_SHARE} as a magnification"),
+    "rotation": ((0.0, 0.0), f"{_SHARE} degrees)"),
+    "shear": ((0.0, 0.0), f"{_SHARE} degrees)"),
+    "elastic": ((0.0, 0.0), f"{_SHARE} pixels)"),
+    "colour": ((0.0, 0.0), f"{_SHARE} this from 1)"),
+    "contrast": ((0.0, 0.0), f"{_SHARE} this from 1)"),
+    "gamma": ((0.0, 1.0), f"{_SHARE} this exponent)"),
+    "noise": ((0.0, 0.0), f"{_SHARE} raw values)"),
+    "blur": ((0.0, 0.0), f"{_SHARE} pixels)"),
+    "coarse": ((0.0, 1.0), f"{_SHARE} so many times as wide)"),
 }
 """Entry of the plan -> its value and the reason."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from keepmap.data.facts import FileFacts
+from keepmap.data.glance import Glance
 from keepmap.data.labels import LabelSet
 from keepmap.planning.recipe import median_frequency
 
@@ -27,6 +28,8 @@ class Fingerprint:
     median_frequency: the median of the classes' frequencies over its own, see `recipe.median_frequency`.
     row_offsets: mean row of a class relative to the middle, from -0.5 (top) to 0.5 (bottom).
     brighter: share of the images in which what is not the first class is brighter than the first class.
+    looked_at: images of which percentiles (0.5, 50, 99.5 of each channel) and object_sizes (10, 50, 90 of the
+    diameters of each class in pixels) are, see `data.glance`.
     """
 
     images: int
@@ -42,10 +45,19 @@ class Fingerprint:
     median_frequency: tuple[float, ...]
     row_offsets: tuple[float, ...]
     brighter: float
+    looked_at: int = 0
+    percentiles: tuple[tuple[float, ...], ...] = ()
+    object_sizes: tuple[tuple[float, ...], ...] = ()
+
+    @property
+    def large_object(self) -> float:
+        """Diameter of a large object, pixels: 90th percentile, median of the classes but the first; 0 if unknown."""
+        largest = [sizes[-1] for sizes in self.object_sizes[1:] if sizes]
+        return float(np.median(largest)) if largest else 0.0
 
 
-def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
-    """The figures of the images behind `facts`, at least one."""
+def fingerprint(facts: Sequence[FileFacts], labels: LabelSet, seen: Glance | None = None) -> Fingerprint:
+    """The figures of the images behind `facts`, at least one. seen: what a closer look at some of them showed."""
     heights, widths = [f.height for f in facts], [f.width for f in facts]
     pixels = max(1, sum(f.measured for f in facts))
     mean = np.sum([f.sums for f in facts], axis=0) / pixels
@@ -66,6 +78,9 @@ def fingerprint(facts: Sequence[FileFacts], labels: LabelSet) -> Fingerprint:
         median_frequency=median_frequency(pixels_of),
         row_offsets=tuple(_row_offset(facts, value) for value in labels.values),
         brighter=_share_brighter(facts, labels),
+        looked_at=0 if seen is None else seen.pairs,
+        percentiles=() if seen is None else seen.percentiles,
+        object_sizes=() if seen is None else seen.diameters,
     )
 
 

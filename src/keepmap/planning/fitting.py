@@ -132,4 +132,5 @@ def crop_of(figures: Fingerprint, wanted: TrainOptions) -> tuple[int, str]:
         return wanted.crop, "--crop"
     height, width = figures.heights[1], figures.widths[1]
     crop = min(_LARGEST_CROP, max(_SMALLEST_CROP, 32 * math.ceil(min(height, width) / 32)))
-    return crop, f"the median image is {height}x{width}; {_LARGEST_CROP} is enough context"
+    size = f"; a large object is {figures.large_object:.0f} px" if figures.large_object else ""
+    return crop, f"the median image is {height}x{width}, and {_LARGEST_CROP} is enough context{size}"

@@ -20,7 +20,7 @@ Chance = tuple[float, float]
 FORMAT = 1
 """Format number of plan.json."""
 GROUPS: dict[str, tuple[str, ...]] = {
-    "network": ("network", "options", "pretrained", "mean", "deviation"),
+    "network": ("network", "options", "pretrained", "reach", "mean", "deviation"),
     "machine": ("device", "precision", "memory", "cache"),
     "step": ("crop", "batch", "micro", "checkpointing", "step_seconds", "step_bytes"),
     "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_seconds"),
@@ -73,6 +73,7 @@ class Plan:
     value_range: tuple[float, float]
     seed: int
     because: dict[str, str] = field(default_factory=dict)
+    reach: tuple[int, int] = (0, 0)
     micro: int = 0
     checkpointing: bool = False
     memory: int = 1 << 31

@@ -63,6 +63,7 @@ def make_plan(
         **DEFAULTS,
         **_of_classes(figures, fixed.get("weighting", "equal")),
         **_of_choice(replace(choice, options=options)),
+        "reach": (choice.reach, coverage(choice.reach, figures)),
         **_of_machine(here, wanted),
         **_of_data(figures),
         **step,
@@ -82,6 +83,15 @@ def recipe_of(fixed: Mapping[str, Any], figures: Fingerprint) -> tuple[LossConfi
     entries = {**{name: value for name, (value, _) in free.items()}, **fixed}
     names = {f.name for f in fields(OptimiserConfig)} & entries.keys()
     return loss_of_entries(entries), OptimiserConfig(**{name: entries[name] for name in names})
+
+
+def coverage(reach: tuple[int, int], figures: Fingerprint) -> str:
+    """Whether an output pixel sees a large object, in words."""
+    seen, large = sum(reach) + 1, figures.large_object
+    if not large:
+        return "no object was measured"
+    objects = f"of the objects one in ten is larger than {large:.0f} px"
+    return f"it sees {seen} px; {objects}" if seen >= large else f"it sees {seen} px, too few: {objects}"
 
 
 def _of_choice(choice: Choice) -> Entries:
@@ -155,7 +165,7 @@ def _lengths(
         steps, count = _steps_in(left, cost, validation, every)
         because = f"{left:.0f} s left at {cost:.3f} s a step, {count} validations of about {validation:.1f} s"
     count = _validations(steps * cost, validation)
-    interval = f"{count} times: {_VALIDATION_SHARE:.0%} of the training time, but once at least"
+    interval = f"{_VALIDATION_SHARE:.0%} of the training time, but once at least"
     return {
         "steps": (steps, because),
         "replanned_at": (0, "step at which the steps were counted anew, 0 for not yet"),

@@ -19,6 +19,7 @@ from keepmap import __version__
 from keepmap.data.classes import ClassNames, named_classes
 from keepmap.data.facts import FileFacts
 from keepmap.data.findings import group_findings
+from keepmap.data.glance import glance
 from keepmap.data.labels import LabelSet
 from keepmap.data.scan import scan
 from keepmap.data.split import Candidate, Division, divide
@@ -26,13 +27,14 @@ from keepmap.data.survey import near_duplicates
 from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import build_network, is_listed
+from keepmap.networks.describe import sketch
 from keepmap.networks.network import Network
 from keepmap.networks.recompute import let_recompute
 from keepmap.options import TrainOptions, parse_size
 from keepmap.planning.choice import START_WORDS, Choice, Offer, Situation, choose_network
 from keepmap.planning.fingerprint import Fingerprint, fingerprint
 from keepmap.planning.plan import Plan
-from keepmap.planning.planner import make_plan, recipe_of
+from keepmap.planning.planner import coverage, make_plan, recipe_of
 from keepmap.planning.settings import Asked, asked, counted
 from keepmap.protocols import Progress
 from keepmap.resources import Stopwatch, free_memory, resolve_precision, use_cpu
@@ -48,6 +50,8 @@ _MEMORY = 0.7
 """Share of the memory that a step may take."""
 _CACHE = 0.25
 """Share of the memory that decoded images may take."""
+_FEW_STEPS = 40
+"""Below which a training under --time is told that it is hopeless."""
 _MEASURING = 0.03
 """Share of the time that measuring one setting may take."""
 
@@ -108,7 +112,7 @@ def prepare(
     parts = parts_of(facts, labels, division)
     use_cpu()
     here = _situation(device, wanted, parts)
-    figures = fingerprint(parts.train, parts.labels)
+    figures = fingerprint(parts.train, parts.labels, glance(parts.train, parts.labels, wanted))
     counted(told.fixed, figures.channels, labels.count)
     loss, optimiser = recipe_of(told.fixed, figures)
     choice, network = _network(own, figures, told, here, progress)
@@ -122,6 +126,11 @@ def prepare(
             loss=loss,
         ),
     )  # fmt: skip
+    if plan.seconds is not None and plan.steps < _FEW_STEPS:
+        progress.say(
+            f"note    the time suffices for {plan.steps} steps or fewer, too few to learn much; pass more --time, or a "
+            "smaller --model or --crop"
+        )
     if plan.checkpointing:
         let_recompute(network)
     config = RunConfig(
@@ -150,6 +159,9 @@ def _network(
         mean, deviation = (told.fixed.get(n, getattr(choice, n)) for n in ("mean", "deviation"))
         network.set_normalisation(mean, deviation)
         choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
+    choice = replace(choice, reach=network.reach)
+    if sum(network.reach) + 1 < figures.large_object:
+        progress.say(f"note    {choice.network}: {coverage(network.reach, figures)}; a deeper one would see more")
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
     return choice, network
@@ -215,6 +227,7 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts) -> Situation:
         cache=int(_CACHE * memory),
         image_bytes=sum(f.height * f.width * _decoded(f) for f in (*parts.train, *parts.validation)),
         because_memory="of --memory" if wanted.memory else "of what is free",
+        sight=lambda widths: sum(sketch("unet", options={**(wanted.set or {}), "widths": widths}).reach) + 1,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -32,14 +33,16 @@ def report(tmp_path: Path) -> DataReport:
     return scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent())
 
 
-def store_of(report: DataReport, limit: int) -> SampleStore:
+def store_of(report: DataReport, limit: int, scratch: Path | None = None) -> SampleStore:
     assert report.labels is not None
-    return SampleStore(report.facts, report.labels, limit)
+    return SampleStore(report.facts, report.labels, limit, scratch=scratch)
 
 
+@pytest.mark.parametrize("on_disk", [False, True])
 @pytest.mark.parametrize("limit", [0, 2 * PAIR_BYTES, 100 * PAIR_BYTES])
-def test_samples_are_the_files_whatever_is_kept(report: DataReport, limit: int) -> None:
-    store = store_of(report, limit)
+def test_samples_are_the_files_whatever_is_kept(report: DataReport, limit: int, on_disk: bool, tmp_path: Path) -> None:
+    store = store_of(report, limit, tmp_path if on_disk else None)
+    assert store.file_bytes == on_disk * max(0, 4 * PAIR_BYTES - limit)
     assert len(store) == 4
     for index in [0, 1, 2, 3] * 2:
         image, classes = store.get(index)
@@ -57,6 +60,20 @@ def test_what_is_kept_is_not_read_again(report: DataReport) -> None:
     first, second = store.get(0), store.get(1)
     assert store.get(0)[0] is first[0]
     assert store.get(1)[0] is not second[0]
+
+
+def test_beyond_the_memory_pairs_are_decoded_once(
+    report: DataReport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = store_of(report, PAIR_BYTES, tmp_path)
+    before = [store.get(index) for index in range(4)]
+    for fact in report.facts:
+        fact.image.unlink()
+    for index, (image, classes) in enumerate(before):
+        assert np.array_equal(store.get(index)[0], image)
+        assert np.array_equal(store.get(index)[1], classes)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 5 * PAIR_BYTES))
+    assert store_of(report, PAIR_BYTES, tmp_path).file_bytes == 2 * PAIR_BYTES
 
 
 def test_threads_share_one_store(report: DataReport) -> None:

@@ -1,12 +1,16 @@
-"""Decoded image and mask pairs, kept in memory up to a limit and read again beyond it.
+"""Decoded image and mask pairs, kept in memory up to a limit, beyond it in a mapped file, and else read again.
 
 Does not crop, augment or batch.
 """
 
 from __future__ import annotations
 
-import threading
+import shutil
+from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,7 @@ from keepmap.data.instances import read_objects
 from keepmap.data.labels import IGNORE_INDEX, LabelSet
 from keepmap.data.masks import read_mask
 from keepmap.data.samples import filled, unmeasured
+from keepmap.data.scratch import Layout, Scratch
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array
@@ -27,7 +32,10 @@ Sample = tuple[Array, npt.NDArray[np.int16]]
 class SampleStore:
     """The pairs of `facts` as arrays. Safe to read from several threads; no array may be written to.
 
-    limit_bytes: memory for what is kept; the pairs that come first are kept, for good. reading: how files are read.
+    limit_bytes: memory for what is kept; the first pairs are kept, for good. reading: how files are read.
+    scratch: a folder for the others, in a file without a name that takes half of the free disk at most; from there a
+    crop costs what it costs from memory. What finds no place is read again.
+    file_bytes: that the file may grow to. Processes forked from this one share the file.
     Pixels that were never measured have the mean of their image and are ignored.
     """
 
@@ -37,14 +45,18 @@ class SampleStore:
         labels: LabelSet,
         limit_bytes: int,
         reading: ImageOptions = ImageOptions(),  # noqa: B008
+        scratch: Path | None = None,
     ) -> None:
         self._reading = reading
         self.facts = tuple(facts)
         self.labels = labels
-        self._limit = limit_bytes
-        self._used = 0
         self._kept: dict[int, Sample] = {}
-        self._lock = threading.Lock()
+        self._in_memory = _how_many(self.facts, limit_bytes)
+        others = self.facts[self._in_memory :]
+        in_file = others[: _how_many(others, shutil.disk_usage(scratch).free // 2)] if scratch else ()
+        self._in_file = self._in_memory + len(in_file)
+        self.file_bytes = sum(map(_size, in_file))
+        self._scratch = Scratch(scratch, [_layout(fact) for fact in in_file]) if scratch and in_file else None
 
     def __len__(self) -> int:
         return len(self.facts)
@@ -52,18 +64,21 @@ class SampleStore:
     @property
     def used_bytes(self) -> int:
         """Memory that the kept pairs take."""
-        return self._used
+        return sum(image.nbytes + classes.nbytes for image, classes in self._kept.values())
 
     def get(self, index: int) -> Sample:
         """Image (C, H, W) in its own dtype and class indices (H, W) int16. Raises DataError if a file has changed."""
-        sample = self._kept.get(index)
-        if sample is None:
-            sample = self._read(self.facts[index])
-            size = sample[0].nbytes + sample[1].nbytes
-            with self._lock:
-                if index not in self._kept and self._used + size <= self._limit:
-                    self._kept[index] = sample
-                    self._used += size
+        if index < self._in_memory:
+            sample = self._kept.get(index) or self._read(self.facts[index])
+            return self._kept.setdefault(index, sample)
+        if self._scratch is None or index >= self._in_file:
+            return self._read(self.facts[index])
+        found = self._scratch.get(index - self._in_memory)
+        if found is not None:
+            return found[0], found[1]
+        sample = self._read(self.facts[index])
+        with suppress(OSError):  # a disk that is full by now: the pair is read again
+            self._scratch.put(index - self._in_memory, sample)
         return sample
 
     def objects(self, index: int) -> npt.NDArray[np.int32] | None:
@@ -90,3 +105,18 @@ class SampleStore:
             classes[unmeasured(image, source.nodata)] = IGNORE_INDEX
             image = filled(image, source.nodata, np.divide(fact.sums, max(fact.measured, 1)))
         return image, classes
+
+
+def _layout(fact: FileFacts) -> Layout:
+    size = fact.height, fact.width
+    return (fact.dtype, (fact.channels, *size)), (np.int16, size)
+
+
+def _size(fact: FileFacts) -> int:
+    """Bytes of the decoded pair."""
+    return fact.height * fact.width * (fact.channels * np.dtype(fact.dtype).itemsize + np.dtype(np.int16).itemsize)
+
+
+def _how_many(facts: Sequence[FileFacts], limit: int) -> int:
+    """Of how many pairs, from the first on, the bytes stay within a limit."""
+    return bisect_right(list(accumulate(map(_size, facts))), limit)

@@ -41,6 +41,7 @@ from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.validation import validate
+from keepmap.units import in_bytes
 
 _RENEWING = 32
 """Crops from which the statistics of an averaged network are computed before it is validated."""
@@ -204,10 +205,15 @@ def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
 
 
-def _batches(network: Any, plan: Plan, parts: Parts, options: TrainOptions, augment: Pipeline | None) -> Batches:
-    """What the plan says the crops are drawn by; several workers share the memory for decoded images."""
+def _batches(
+    network: Any, plan: Plan, parts: Parts, options: TrainOptions, augment: Pipeline | None, scratch: Path | None = None
+) -> Batches:
+    """What the plan says the crops are drawn by; several workers share the memory for decoded images.
+
+    scratch: see `SampleStore`.
+    """
     workers = worker_count(options.workers, plan.device)
-    store = SampleStore(parts.train, parts.labels, _cache(plan) // max(workers, 1), options)
+    store = SampleStore(parts.train, parts.labels, _cache(plan) // max(workers, 1), options, scratch)
     how = plan.part(Augmentation, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1)
     focus = rare_first(parts.train, parts.labels, rate=plan.class_rate)
     sampler = Sampler(len(parts.train), plan.batch, plan.seed, focus)
@@ -228,8 +234,10 @@ def _train(
     progress: Progress,
     augment: Pipeline | None = None,
 ) -> Position:
-    batches = _batches(network, plan, parts, options, augment)
-    held_out = SampleStore(parts.validation, parts.labels, _cache(plan) // 4, options)
+    batches = _batches(network, plan, parts, options, augment, run.path)
+    held_out = SampleStore(parts.validation, parts.labels, _cache(plan) // 4, options, run.path)
+    if stored := batches.store.file_bytes + held_out.file_bytes:
+        progress.say(f"data    decoded images beyond the memory go to a file in {run.path}, {in_bytes(stored)}")
     optimiser = plan.part(OptimiserConfig)
     engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser, loss=plan.loss)
     engine.micro = plan.micro

@@ -19,6 +19,7 @@ from keepmap.data.masks import mask_mode
 from keepmap.data.pairing import Pair
 from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
 from keepmap.data.smoothing import solid_values
+from keepmap.data.values import LARGEST_VALUE
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, ArraySource
 
@@ -26,6 +27,7 @@ _BAND = 1 << 20  # pixels that are read at a time, at the least 256 rows: as man
 _ROWS = 256
 _CHUNK = 1 << 13
 """Pixels that are summed at a time: they stay in a core's own cache, and products so short start no more threads."""
+_DIGITS = 32
 _UNMEASURED = -1  # in the place of the label values of pixels that were not measured
 
 
@@ -84,7 +86,7 @@ def bands(source: ArraySource) -> Iterator[tuple[slice, Array]]:
         yield rows, source.read((rows, slice(0, width)))
 
 
-def measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], reading: ImageOptions) -> FileFacts:
+def measure(pair: Pair, source: ArraySource, mask: Array, reading: ImageOptions) -> FileFacts:
     """The facts of a pair. mask: its label values (H, W), 0 or more, of the image's size. Raises DataError."""
     channels, height, width = source.shape
     gauge = _Gauge(source)
@@ -98,7 +100,7 @@ def measure(pair: Pair, source: ArraySource, mask: npt.NDArray[np.int32], readin
     return FileFacts(
         pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask, reading),
         sum(counts.values()), tuple(gauge.sums.tolist()), tuple(gauge.squares.tolist()),
-        float(gauge.low.min()), float(gauge.high.max()), counts,
+        float(gauge.low), float(gauge.high), counts,
         {value: float(tally[1] / tally[0] / height) for value, tally in tallies},
         {value: float(tally[2] / tally[0]) for value, tally in tallies},
         gauge.digest, tuple(counts) if objects else solid_values(mask, counts), objects,
@@ -110,45 +112,49 @@ class _Gauge:
     """The sums of one pair, filled band by band.
 
     tallies: label value -> its pixels, the sum of their rows and that of their means over the channels.
-    low, high: per channel. bad: values that are no numbers. cells: (H, 9), what `likeness` makes its hash of.
+    low, high: of all channels. bad: values that are no numbers. cells: (H, 9), what `likeness` makes its hash of.
     """
 
     def __init__(self, source: ArraySource) -> None:
         channels, height, width = source.shape
         self.sums, self.squares = np.zeros(channels), np.zeros(channels)
-        self.low, self.high = np.full(channels, np.inf), np.full(channels, -np.inf)
+        self.low, self.high = np.inf, -np.inf
         self.tallies: dict[int, npt.NDArray[np.float64]] = {}
         self.bad = 0
         self.cells = np.empty((height, len(likeness.edges(width))))
         self._nodata = source.nodata
-        self._hash = hashlib.blake2b(repr(source.shape).encode(), digest_size=16)
+        self._first: Array | None = None  # pixel (C, 1, 1), as long as all are like it
+        self._plain = True
+        self._hash = hashlib.sha256(repr(source.shape).encode())  # half the time of blake2b
 
     @property
     def digest(self) -> str:
         """Of all pixels; "" where each channel is of one value."""
-        return self._hash.hexdigest() if (self.low < self.high).any() else ""
+        return "" if self._plain else self._hash.hexdigest()[:_DIGITS]
 
     def add(self, top: int, band: Array, mask: Array) -> None:
         """Count the pixels (C, h, W) of the rows from `top` on and their label values (h, W)."""
         inside = None
         if self._nodata is not None:
             inside = ~unmeasured(band, self._nodata)
-            mask = np.where(inside, mask, _UNMEASURED)
+            mask = np.where(inside, mask.astype(np.int64), _UNMEASURED)
             band = filled(band, self._nodata, np.zeros(len(band)))
         self.bad += count_not_finite(band)
         if self.bad:
             return
-        band = np.ascontiguousarray(band)
-        self._hash.update(band.data)
-        measured = band.reshape(len(band), -1) if inside is None else band[:, inside]
+        self._hash.update(np.ascontiguousarray(np.moveaxis(band, 0, -1)).data)  # as most readers have it
+        measured = band if inside is None else band[:, inside]
         if measured.size:
-            self.low = np.minimum(self.low, measured.min(axis=1))
-            self.high = np.maximum(self.high, measured.max(axis=1))
+            self.low, self.high = min(self.low, measured.min()), max(self.high, measured.max())
+        if self._plain:
+            self._first = band[:, :1, :1] if self._first is None else self._first
+            same_row = (band[:, :1] == self._first).all()  # which few images have
+            self._plain = bool(same_row and (band == self._first).all())
         starts = _run_starts(mask)
         light = self._add_sums(top, band, starts) / len(band)
         lengths = np.diff(starts, append=mask.size)
         rows = lengths * (starts // mask.shape[1] + (top + 0.5))
-        values, places = np.unique(mask.ravel()[starts], return_inverse=True)
+        values, places = _compact(mask.ravel()[starts].astype(np.int64))
         found = np.stack([np.bincount(places, weights, len(values)) for weights in (lengths, rows, light)], axis=1)
         for value, tally in zip(values.tolist(), found, strict=True):
             if value != _UNMEASURED:
@@ -172,6 +178,18 @@ class _Gauge:
             first, last = np.searchsorted(starts, (row * width, (row + size) * width))
             light[first:last] = np.add.reduceat(part.ravel(), starts[first:last] - row * width)
         return light
+
+
+def _compact(found: Array) -> tuple[Array, Array]:
+    """The label values among `found`, ascending, and which of them each is."""
+    if found.max() > LARGEST_VALUE:
+        values, places = np.unique(found, return_inverse=True)
+        return values, places
+    shifted = found - _UNMEASURED
+    values = np.flatnonzero(np.bincount(shifted))
+    place = np.empty(int(values[-1]) + 1, np.intp)
+    place[values] = np.arange(len(values))
+    return values + _UNMEASURED, place[shifted]
 
 
 def _run_starts(mask: Array) -> npt.NDArray[np.intp]:

@@ -53,9 +53,9 @@ def number_their_objects(instances: str, named: bool, told: Collection[bool | No
     return instances == "yes" or (instances == "auto" and not named and set(told) - {None} == {True})
 
 
-def collapse(values: npt.NDArray[np.int32], ignored: int | None) -> npt.NDArray[np.int32]:
+def collapse(values: Array, ignored: int | None) -> Array:
     """1 for every object of an instance mask (H, W), 0 beside them; negative and ignored values stay."""
-    return np.where((values > 0) & (values != ignored), np.int32(1), values)
+    return np.where((values > 0) & (values != ignored), values.dtype.type(1), values)
 
 
 def number_objects(values: Array, ignored: int | None = None) -> npt.NDArray[np.int32]:

@@ -51,6 +51,11 @@ def read_mask(
     1-bit gives 0 and 1, a palette its indices, a colour its value (see `values`), which for equal channels is that of
     one channel. Raises DataError for colours of 16 bits, transparency, JPEG and formats that are not read.
     """
+    return read_stored_mask(path, options, kind).astype(np.int32)
+
+
+def read_stored_mask(path: Path, options: ImageOptions, kind: str | None = None) -> Array:
+    """What `read_mask` gives, as the integers (H, W) that the file holds: bool, uint8, uint16, int32, ..."""
     reader = _READERS.get(kind or headers.SUFFIXES.get(path.suffix.lower(), ""))
     if reader is None:
         headers.read_head(path)
@@ -58,7 +63,7 @@ def read_mask(
             f"{path} is of a format that is not read as a mask.", found=path.suffix or "no suffix",
             expected=_EXPECTED, do="save the mask as PNG",
         )
-    return reader(path, options).astype(np.int32)
+    return reader(path, options)
 
 
 def mask_mode(path: Path, options: ImageOptions = ImageOptions()) -> str:  # noqa: B008

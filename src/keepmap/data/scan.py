@@ -20,7 +20,7 @@ from keepmap.data.images import open_image
 from keepmap.data.instances import collapse, number_their_objects
 from keepmap.data.label_rules import find_labels, ignored_value, instance_labels
 from keepmap.data.labels import LabelSet, describe_counts, unknown_values
-from keepmap.data.masks import read_mask
+from keepmap.data.masks import read_stored_mask
 from keepmap.data.pairing import Pair, match_folders
 from keepmap.data.repair import Repair
 from keepmap.data.smoothing import is_smoothed
@@ -181,7 +181,7 @@ def _examine(
     except DataError as error:
         findings.append(Finding.of(error, pair.image))
     try:
-        mask = read_mask(pair.mask, reading)
+        mask = read_stored_mask(pair.mask, reading)
         mask = collapse(mask, ignored) if instances == "yes" else mask
         if mask.min() < 0:
             findings.append(_out_of_range(pair.mask, int(mask.min()), int(mask.max())))

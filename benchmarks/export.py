@@ -4,7 +4,8 @@ usage: python benchmarks/export.py [--images 40] [--rounds 3] [--trained RUN IMA
 All sides have the same weights and see images of 512 x 512 in turn, A B C D; ratios are those of the medians. keepmap
 reads, normalises, predicts and writes PNG by `predict`, from OpenVINO exports in bfloat16 and int8, and with PyTorch;
 the eager loop reads and writes the same files around passes in a process of its own; the bare loop only computes
-logits of arrays that are in memory. With --trained, the mean IoU of a trained run and of its exports on images with masks.
+logits of arrays that are in memory. With --trained, the mean IoU of a trained run and of its exports on images with
+masks.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class LabelOptions:
 class ComputeOptions:
     """How a trained network computes."""
 
-    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
@@ -128,7 +128,7 @@ class EvaluateOptions(ComputeOptions, ScoreOptions):
 class CompareOptions(ScoreOptions):
     """Options of `keepmap compare`."""
 
-    memory: str | None = option(None, "memory for computing, such as 2G; default: a quarter of what is free")
+    memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     device: str = option("auto", "auto, cpu, cuda or mps")
 
 

@@ -45,7 +45,7 @@ def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
         keepmap.train(out=tmp_path / "absent", resume=True)
     with pytest.raises(OptionError, match="two or three folders"):
         keepmap.evaluate(run.path)
-    with pytest.raises(OptionError, match="needs images as well"):
+    with pytest.raises(OptionError, match="needs images"):
         keepmap.evaluate(run.path, data / "masks")
     with pytest.raises(OptionError, match="did you mean imagenet"):
         keepmap.train(data / "images", data / "masks", tmp_path / "run", weights="imagnet")  # type: ignore[arg-type]

@@ -248,7 +248,7 @@ def test_22_names_of_any_letters_are_paired_and_unprintable_ones_refused(
 def test_26_32_34_any_size_empty_and_ignored_masks_and_absent_classes(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
     sizes = {"a": (41, 53), "b": (37, 45), "c": (40, 50), "d": (33, 61), "e": (35, 35)}
     for seed, (name, (height, width)) in enumerate(sizes.items()):
         image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)

@@ -332,7 +332,7 @@ def test_a_split_that_leaks_or_cannot_be_made(
 def test_equal_images_are_held_out_together_and_it_is_said(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
     (data / "images" / "b.png").write_bytes((data / "images" / "a.png").read_bytes())
     words = ["train", str(data / "images"), str(data / "masks"), "-o", str(data / "run"), "--model", "unet"]
     assert main([*words, "--steps", "1", "--crop", "64", "--batch", "2", "--device", "cpu"]) == 0

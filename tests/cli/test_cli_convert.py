@@ -35,7 +35,7 @@ def coco(tmp_path: Path) -> Path:
 def test_the_line_it_ends_with_trains(
     coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
     monkeypatch.chdir(tmp_path)
     assert main(["convert", str(coco), "-o", "masks", "--images", "images"]) == 0
     lines = capsys.readouterr().out.splitlines()

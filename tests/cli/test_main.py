@@ -36,7 +36,7 @@ def _python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 )
 def test_nothing_heavy_is_loaded_before_a_command_runs(words: list[str]) -> None:
     code = (
-        f"import sys; from keepmap.cli.main import main; main({words}); print([m for m in {HEAVY} if m in sys.modules])"
+        f"import sys; from keepmap.cli.main import COMMANDS, main; main({words}); print([m for m in {HEAVY} if m in sys.modules])"
     )
     assert _python(code).stdout.splitlines()[-1] == "[]"
 
@@ -76,7 +76,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     [
         (["trian"], "did you mean train?"),
         (["modles", "unet"], "did you mean models?"),
-        (["segment"], "one of check, convert, plan, train, evaluate, compare, predict, export, import-weights, bench"),
+        (["segment"], "one of " + ", ".join(command.__name__.replace("_", "-") for command in COMMANDS)),
         (["--versoin"], "did you mean --version?"),
     ],
 )
@@ -166,7 +166,7 @@ def test_sigterm_leaves_through_every_with(tmp_path: Path, monkeypatch: pytest.M
 def test_a_process_that_is_interrupted(number: signal.Signals, code: int) -> None:
     script = (
         "import sys, time, keepmap\n"
-        "from keepmap.cli.main import main\n"
+        "from keepmap.cli.main import COMMANDS, main\n"
         "keepmap.predict = lambda *a, **o: (print('ready', flush=True), time.sleep(60))\n"
         "sys.exit(main(['predict', 'run', 'a.png', '-o', 'out']))"
     )
@@ -185,7 +185,7 @@ def test_a_process_that_is_interrupted(number: signal.Signals, code: int) -> Non
 def test_a_file_name_that_is_no_text_can_be_shown() -> None:
     script = (
         "import sys, keepmap\n"
-        "from keepmap.cli.main import main\n"
+        "from keepmap.cli.main import COMMANDS, main\n"
         "keepmap.predict = lambda *a, progress, **o: progress.say(sys.argv[1]) or []\n"
         "sys.exit(main(['predict', 'run', 'a.png', '-o', sys.argv[1]]))"
     )

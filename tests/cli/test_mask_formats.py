@@ -43,7 +43,7 @@ def run(*words: object) -> None:
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that is trained in a moment."""
-    monkeypatch.setattr("keepmap.planning.choice._widths", lambda network, here: {"widths": [4, 8]})
+    monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
 
 
 @pytest.mark.parametrize("table", [True, False])

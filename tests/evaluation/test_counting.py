@@ -22,7 +22,7 @@ from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.metrics.tally import Tally
 from keepmap.networks.catalogue import build_network
 from keepmap.protocols import Silent
-from keepmap.runtime.torch_runtime import Runtime
+from keepmap.runtime.torch_runtime import TorchRuntime
 
 
 def write(path: Path, values) -> Path:
@@ -60,7 +60,7 @@ def predictor() -> Predictor:
     network = build_network("unet", channels=3, classes=2, options={"widths": (4, 8)})
     network.set_normalisation([127.0] * 3, [70.0] * 3)
     labels = LabelSet((0, 255), ("background", "cell"), 7, default_colours(2))
-    return Predictor(Runtime(network, device="cpu", precision="float32"), labels, memory_bytes=2**30)
+    return Predictor(TorchRuntime(network, device="cpu", precision="float32"), labels, memory_bytes=2**30)
 
 
 @pytest.fixture

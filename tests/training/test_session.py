@@ -420,10 +420,11 @@ def test_entries_that_are_fixed_reach_the_training(
     real = loop.fit
 
     def fit(engine: Engine, plan: Plan, batches: Batches, *rest: Any) -> loop.Position:
+        position = real(engine, plan, batches, *rest)
         focus, network = batches.sampler.focus, engine.network
         assert focus is not None
         seen.append((engine.config.optimiser, engine.micro, network.checkpointing, focus.rate, batches.how.gamma))
-        return real(engine, plan, batches, *rest)
+        return position
 
     monkeypatch.setattr("keepmap.training.session.fit", fit)
     run = RunFolder(tmp_path / "run")

@@ -36,7 +36,7 @@ def _python(code: str, *words: str) -> subprocess.CompletedProcess[str]:
 )
 def test_nothing_heavy_is_loaded_before_a_command_runs(words: list[str]) -> None:
     code = (
-        f"import sys; from keepmap.cli.main import COMMANDS, main; main({words}); print([m for m in {HEAVY} if m in sys.modules])"
+        f"import sys; from keepmap.cli.main import main; main({words}); print([m for m in {HEAVY} if m in sys.modules])"
     )
     assert _python(code).stdout.splitlines()[-1] == "[]"
 

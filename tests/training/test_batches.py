@@ -19,10 +19,10 @@ import torch
 from keepmap.data.augment import Augmentation
 from keepmap.data.pipeline import Own
 from keepmap.data.sampling import Focus, Sampler
-from keepmap.errors import OptionError, TrainingError
+from keepmap.errors import TrainingError
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder
-from keepmap.training.batches import Batches, worker_count
+from keepmap.training.batches import Batches
 from keepmap.training.lock import locked
 
 HOW = Augmentation(
@@ -192,17 +192,6 @@ def test_a_batch_that_does_not_come_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     next(batches(Slow()).stream(0, lines))
     assert len(lines.said) == 1
     assert "still waiting for the batch of step 0" in lines.said[0] and ".png" in lines.said[0]
-
-
-def test_who_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepmap.training.batches.thread_count", lambda: 16)
-    monkeypatch.setattr(sys, "platform", "linux")
-    assert [worker_count(None, device) for device in ("cpu", "cuda", "mps")] == [0, 8, 0]
-    assert [worker_count(wanted, "cpu") for wanted in (0, 3)] == [0, 3]
-    monkeypatch.setattr(sys, "platform", "darwin")
-    assert (worker_count(None, "cuda"), worker_count(0, "cpu")) == (0, 0)
-    with pytest.raises(OptionError, match="needs Linux"):
-        worker_count(2, "cpu")
 
 
 def test_crops_around_a_class_have_it() -> None:

@@ -5,15 +5,8 @@ Batch number `step` depends on the seed and the step alone; who draws it, and ho
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import signal
-import sys
-import threading
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
 
@@ -26,13 +19,11 @@ from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.pipeline import Own, own_crop
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
-from keepmap.errors import KeepmapError, OptionError, TrainingError, first_few
+from keepmap.errors import KeepmapError, TrainingError, first_few
 from keepmap.protocols import Progress
-from keepmap.resources import thread_count
-from keepmap.training.lock import let_go_in_child
+from keepmap.training.workers import WorkerDied, Workers
 
 _AHEAD = 2
-_MOST_WORKERS = 8
 _MOST_DEATHS = 3
 """Times that workers which died are replaced; then it is no accident."""
 _SLOW_SECONDS = 60.0
@@ -101,7 +92,7 @@ class Batches:
                     try:
                         drawn = self._awaited(ahead.next(), step, progress)
                         break
-                    except BrokenProcessPool as error:
+                    except WorkerDied as error:
                         deaths += 1
                         if deaths > _MOST_DEATHS:
                             raise self._dying(step) from error
@@ -133,61 +124,23 @@ def _tensors(drawn: Drawn) -> tuple[Tensor, Tensor]:
 
 
 class _Ahead:
-    """Steps under way in a pool of their own, so that a new one can take the place of one that broke."""
+    """Steps under way: drawn by a thread, or received by it from processes that draw."""
 
     def __init__(self, draw: Callable[[int], Drawn], first: int, workers: int) -> None:
-        self._draw, self._steps = draw, count(first)
-        self._depth = max(_AHEAD, workers) + 1
+        self._steps = count(first)
+        self._workers = Workers(draw, first, workers) if workers else None
+        self._draw = draw if self._workers is None else self._workers.answer
         self._futures: list[Future[Drawn]] = []
-        self._pool: Executor = ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches")
-        if workers:
-            fork = multiprocessing.get_context("fork")
-            self._pool = ProcessPoolExecutor(workers, fork, _begin_worker, (os.getpid(), draw))
-            self._draw = _draw_here
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="keepmap-batches")
 
     def next(self) -> Future[Drawn]:
         """The next step, not awaited."""
-        while len(self._futures) < self._depth:
+        while len(self._futures) <= _AHEAD:
             self._futures.append(self._pool.submit(self._draw, next(self._steps)))
         return self._futures.pop(0)
 
     def close(self) -> None:
-        """Drop what is under way and wait for the end of the workers."""
+        """Drop what is under way and wait for the end of the thread and the processes."""
+        if self._workers is not None:
+            self._workers.close()
         self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-def worker_count(wanted: int | None, device: str) -> int:
-    """The processes that draw batches: what was asked for, else a few for a GPU and none for a CPU.
-
-    A CPU takes longer over a step than one thread over its batch. A GPU does not, and threads would keep it waiting for
-    the interpreter. Raises OptionError where there is no fork that is safe.
-    """
-    if wanted is None:
-        return min(_MOST_WORKERS, thread_count() - 1) if device == "cuda" and sys.platform == "linux" else 0
-    if wanted and sys.platform != "linux":
-        raise OptionError("--workers needs Linux.", found=f"--workers {wanted}", expected="--workers 0: a thread draws")
-    return wanted
-
-
-_DRAW: list[Callable[[int], Drawn]] = []
-"""In a worker: what it draws with, which came with the fork."""
-
-
-def _draw_here(step: int) -> Drawn:
-    return _DRAW[0](step)
-
-
-def _begin_worker(parent: int, draw: Callable[[int], Drawn]) -> None:
-    """Make a forked process one that only draws: signals and the RUN's lock are its parent's, and it ends with it."""
-    _DRAW.append(draw)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    let_go_in_child()
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    while os.getppid() == parent:
-        time.sleep(1.0)
-    os._exit(1)

@@ -32,7 +32,7 @@ from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Progress
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder
-from keepmap.training.batches import Batches, worker_count
+from keepmap.training.batches import Batches
 from keepmap.training.checkpoint import Position, changes
 from keepmap.training.determinism import deterministic
 from keepmap.training.engine import Engine
@@ -41,6 +41,7 @@ from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.validation import validate
+from keepmap.training.workers import worker_count
 from keepmap.units import in_bytes
 
 _RENEWING = 32

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +28,25 @@ def test_logits_are_those_of_the_graph(
         first = runtime.run(pixels, "logits")
         runtime.run(pixels[:, :, :3, :2])
         assert np.abs(first - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_a_signal_is_survived_after_runtimes_have_come_and_gone(openvino_file: Path) -> None:
+    script = (
+        "import signal, sys, numpy\n"
+        "from pathlib import Path\n"
+        "from keepmap.runtime.openvino_runtime import open_openvino\n"
+        "def compute():\n"
+        "    for precision in ('float32', 'auto'):\n"
+        "        runtime = open_openvino(Path(sys.argv[1]), precision=precision, threads=1)\n"
+        "        runtime.run(numpy.zeros((1, 3, 8, 8), numpy.uint8))\n"
+        "compute()\n"
+        "signal.signal(signal.SIGTERM, lambda number, frame: print('handled'))\n"
+        "signal.raise_signal(signal.SIGTERM)\n"
+    )
+    command = [sys.executable, "-c", script, str(openvino_file)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_bfloat16_is_refused_where_the_cpu_has_none(openvino_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from keepmap.errors import ContractError
 from keepmap.options import Target
 from keepmap.protocols import Array
 from keepmap.runtime.manifest import KEY, Manifest
-from keepmap.runtime.openvino_runtime import IR
+from keepmap.runtime.openvino_runtime import IR, openvino_core
 
 OPSET = 20
 """Of the ONNX operators that are written."""
@@ -86,7 +86,7 @@ def in_target(graph: Any, to: Target, scratch: Path) -> Any:
     if to == "onnx":
         return graph
     scratch.write_bytes(graph.SerializeToString())
-    return external.load("openvino", "keepmap export --to openvino").Core().read_model(scratch)
+    return openvino_core().read_model(scratch)
 
 
 def quantised(model: Any, to: Target, crops: Sequence[Array], kept: Sequence[str]) -> Any:

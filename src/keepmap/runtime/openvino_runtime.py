@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
     package = external.load("openvino", f"Computing {path}")
     release = package.__version__.split("-")[0]
     _check_version(path)
-    core = package.Core()
+    core = openvino_core()
     try:
         model = core.read_model(path)
         text = model.get_rt_info([KEY]).astype(str) if model.has_rt_info([KEY]) else None
@@ -51,6 +52,16 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
     if chosen == "bfloat16" and not has_bfloat16("cpu"):
         raise OptionError("This CPU has no bfloat16.", found="--precision bfloat16", expected="auto or float32")
     return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
+
+
+@cache
+def openvino_core() -> Any:
+    """OpenVINO's entry, one for the whole process and for good. Raises MissingPackage.
+
+    Each sets a stack for signal handlers and at its end puts back the one that it found, even if that is unmapped by
+    then: after two that go in the order in which they came, the next signal ends the process.
+    """
+    return external.load("openvino", "Computing with OpenVINO").Core()
 
 
 def _runtime(

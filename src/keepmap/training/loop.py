@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -25,6 +25,7 @@ from keepmap.runs import RunFolder, write_tensors
 from keepmap.training.batches import Batches
 from keepmap.training.checkpoint import Position, check_disk, restore, save
 from keepmap.training.determinism import agreed_threads
+from keepmap.training.diagnosis import History
 from keepmap.training.engine import Engine
 from keepmap.training.interrupt import caught_signals
 
@@ -41,7 +42,10 @@ _SLACK = 1.3
 
 @dataclass
 class _Training:
-    """What a step, a validation and a save need to know. spent: seconds before this process, whose are in `watch`."""
+    """What a step, a validation and a save need to know. spent: seconds before this process, whose are in `watch`.
+
+    history: what this process saw; told: the kinds of remarks that it gave rise to.
+    """
 
     engine: Engine
     plan: Plan
@@ -50,6 +54,8 @@ class _Training:
     progress: Progress
     spent: float
     watch: Stopwatch
+    history: History
+    told: set[str] = field(default_factory=set)
 
     @property
     def seconds(self) -> float:
@@ -65,7 +71,8 @@ def fit(
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
     """
     at = restore(engine, run, plan, progress)
-    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch())
+    history = History(plan.steps, plan.warm_up)
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), history)
     check_disk(engine, run)
     run.trim_metrics(at.step, at.validated)
     at.threads = agreed_threads(at.threads, progress)
@@ -121,6 +128,7 @@ def _count_bad(here: _Training, loss: float, batches: Batches) -> None:
     at = here.at
     if math.isfinite(loss):
         at.bad = 0
+        here.history.losses.append(loss)
         return
     at.bad, at.skipped = at.bad + 1, at.skipped + 1
     files = batches.files(at.step - 1)
@@ -163,7 +171,8 @@ def _at_real_pace(here: _Training, bar: Tracker) -> None:
 def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | str:
     """Validate, and save the weights if they are the best so far; returns the mean IoU to be shown."""
     watch, at = Stopwatch(), here.at
-    mean = validate().mean_iou
+    scores = validate()
+    mean = scores.mean_iou
     here.run.append_metrics(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
     at.validated = at.step
     reached = -1.0 if mean is None else mean
@@ -171,7 +180,20 @@ def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | st
         at.best, at.best_step = reached, at.step
         write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
     at.validation_seconds = watch.seconds
+    _remark(here, scores)
     return "n/a" if mean is None else mean
+
+
+def _remark(here: _Training, scores: Scores) -> None:
+    """Say what the training so far gives reason to, each kind of it once, and write it down."""
+    history = here.history
+    history.steps = here.plan.steps
+    history.scores.append((here.at.step, scores))
+    for remark in history.remarks():
+        if remark.kind not in here.told:
+            here.told.add(remark.kind)
+            here.run.append_metrics(step=here.at.step, remark=remark.kind, found=remark.found, do=remark.do)
+            here.progress.say(f"note    {remark.found}. {remark.do[0].upper()}{remark.do[1:]}.")
 
 
 def _save(here: _Training) -> None:

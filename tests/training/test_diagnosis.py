@@ -7,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 import keepmap
@@ -16,6 +18,7 @@ from keepmap.protocols import Silent
 from keepmap.training.diagnosis import History
 
 NAMES = ("background", "cell", "dust")
+STEPS, WARM_UP = 200, 10
 FALLING = [2.0 * 0.99**step for step in range(200)]
 
 
@@ -30,13 +33,13 @@ def scores(truth: list[int], found: list[int]) -> Scores:
 GOOD = scores([600, 300, 100], [600, 300, 100])
 
 
-def history(losses: list[float], *validations: Scores, steps: int = 200) -> History:
-    placed = [(steps * (n + 1) // len(validations), each) for n, each in enumerate(validations)]
-    return History(steps, 10, losses, placed)
+def history(losses: list[float], *validations: Scores) -> History:
+    placed = [(STEPS * (n + 1) // len(validations), each) for n, each in enumerate(validations)]
+    return History(losses, placed)
 
 
 def kinds(what: History) -> list[str]:
-    return [remark.kind for remark in what.remarks()]
+    return [remark.kind for remark in what.remarks(STEPS, WARM_UP)]
 
 
 def test_nothing_is_said_of_a_good_training_nor_before_a_validation() -> None:
@@ -53,7 +56,7 @@ def test_nothing_is_said_of_a_good_training_nor_before_a_validation() -> None:
     ],
 )
 def test_one_class_everywhere_has_a_cause(truth: list[int], losses: list[float], word: str) -> None:
-    found = {remark.kind: remark for remark in history(losses, scores(truth, [1000, 0, 0])).remarks()}
+    found = {remark.kind: remark for remark in history(losses, scores(truth, [1000, 0, 0])).remarks(STEPS, WARM_UP)}
     assert "background is predicted everywhere" in found["one class everywhere"].found
     assert word in found["one class everywhere"].do
     assert "class never predicted" not in found
@@ -76,10 +79,10 @@ def test_a_loss_that_does_not_fall(last: float, kind: str | None) -> None:
 
 def test_a_class_that_is_never_predicted_is_named_in_the_second_half() -> None:
     blind = scores([600, 300, 100], [650, 350, 0])
-    (remark,) = history(FALLING, blind).remarks()
+    (remark,) = history(FALLING, blind).remarks(STEPS, WARM_UP)
     assert remark.kind == "class never predicted"
     assert "dust (10.00% of the pixels)" in remark.found
-    assert kinds(History(200, 10, FALLING, [(99, blind)])) == []
+    assert kinds(History(FALLING, [(99, blind)])) == []
 
 
 def test_held_out_images_that_fall_behind() -> None:
@@ -130,3 +133,20 @@ def test_a_training_that_is_made_to_fail_says_why(
     )  # fmt: skip
     assert [line for line in lines.said if line.startswith(f"note    {said}")]
     assert f'"found": "{said}' in (tmp_path / "run" / "metrics.jsonl").read_text()
+
+
+@given(
+    st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=60),
+    st.lists(st.tuples(*[st.integers(0, 9)] * 9), min_size=1, max_size=4),
+)
+@settings(deadline=None, max_examples=40)
+def test_any_history_can_be_looked_at(losses: list[float], cells: list[tuple[int, ...]]) -> None:
+    validations = []
+    for counts in cells:
+        matrix = ConfusionMatrix(3)
+        pairs = np.repeat(np.arange(9), counts)[None]
+        if pairs.size:
+            matrix.add(pairs // 3, pairs % 3)
+        validations.append(matrix.scores(NAMES))
+    for remark in history(losses, *validations).remarks(STEPS, WARM_UP):
+        assert remark.found and remark.do

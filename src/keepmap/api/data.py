@@ -58,7 +58,6 @@ def check(
     return report
 
 
-
 def convert(
     source: StrPath,
     out: StrPath,

@@ -22,11 +22,9 @@ def build_model(name: str, *, channels: int, classes: int, **options: Any) -> Ne
     return build_network(name, channels=channels, classes=classes, options=options)
 
 
-
 def list_models() -> list[ModelRow]:
     """Every network with its default options: name, parameters, stride in pixels, reach in pixels."""
     return [summarise(name) for name in NETWORKS]
-
 
 
 def describe_network(
@@ -34,7 +32,6 @@ def describe_network(
 ) -> list[LevelRow]:
     """One network at one image size (H, W) in pixels, level by level: extent, channels, reach, bytes."""
     return describe(sketch(name, channels=channels, classes=classes, options=options), size)
-
 
 
 def check_segmenter(network: Segmenter, *, seed: int = 0) -> None:

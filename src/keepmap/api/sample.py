@@ -28,7 +28,6 @@ class Demo:
     picture: Path
 
 
-
 def demo(out: StrPath = "keepmap-demo", *, time: str = "1m", seed: int = 0, progress: Progress | None = None) -> Demo:
     """Draw a small data set, train on it, score and predict images that were not seen, and draw one picture."""
     options = from_arguments(DemoOptions, locals())

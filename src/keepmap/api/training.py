@@ -34,7 +34,6 @@ class Run:
     seconds: float
 
 
-
 def plan(
     images: StrPath, masks: StrPath, *, classes: str | None = None, ignore: str = "auto", instances: Instances = "auto",
     frame: int | None = None, max_pixels: int = 100_000_000, model: str = "auto", encoder: str = "auto",
@@ -128,7 +127,6 @@ def train(
         plan, position = begin(Path(images), Path(masks), run, options, show, network, augment)
     raise_if_interrupted(run, plan, position, network, augment)
     return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
-
 
 
 def import_weights(

@@ -31,7 +31,6 @@ _WRITTEN = {headers.TIFF: ".tif", headers.NPY: ".tif", headers.ZARR: ".zarr"}
 """Kind of an image -> suffix of its mask; that of all others, which are decoded whole, is .png."""
 
 
-
 @dataclass(frozen=True)
 class Job:
     """One image and what is written for it; None where it was not asked for."""

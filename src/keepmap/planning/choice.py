@@ -23,8 +23,6 @@ START_WORDS = ("auto", "imagenet", "none")
 """What --weights takes beside the name of a file."""
 _LEAST_DEVIATION = 0.01
 """Deviation that a channel at least counts as, as a share of the largest: a nearly constant one is not blown up."""
-
-
 _MOST_LEVELS = 7
 """Of a unet that is planned; its stride is 64 then."""
 

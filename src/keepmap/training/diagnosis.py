@@ -40,28 +40,29 @@ class Remark:
 
 @dataclass
 class History:
-    """What a training has seen so far in this process. steps: of the plan; warm_up: those that the rate rises over.
+    """What a training has seen so far in this process.
 
     losses: of every step that had one; scores: of every validation, and at which step it was.
     """
 
-    steps: int
-    warm_up: int
     losses: list[float] = field(default_factory=list)
     scores: list[tuple[int, Scores]] = field(default_factory=list)
 
-    def remarks(self) -> Iterator[Remark]:
-        """What the last validation, with what was before it, gives reason to say."""
+    def remarks(self, steps: int, warm_up: int) -> Iterator[Remark]:
+        """What the last validation, with what was before it, gives reason to say.
+
+        steps: of the plan; warm_up: those that the learning rate rises over.
+        """
         if not self.scores:
             return
         step, last = self.scores[-1]
-        loss = _of_loss(self.losses, self.warm_up)
+        loss = _of_loss(self.losses, warm_up)
         if loss is not None and (last.mean_iou or 0.0) < _GOOD:
             yield loss
         alone = _alone(last)
-        if alone is not None and step > self.warm_up:
+        if alone is not None and step > warm_up:
             yield _everywhere(last, alone, moved=loss is None)
-        elif alone is None and step >= _SETTLED * self.steps:
+        elif alone is None and step >= _SETTLED * steps:
             yield from _never(last)
         yield from _falling(self.losses, [scores.mean_iou for _, scores in self.scores])
 

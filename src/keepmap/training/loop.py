@@ -54,7 +54,7 @@ class _Training:
     progress: Progress
     spent: float
     watch: Stopwatch
-    history: History
+    history: History = field(default_factory=History)
     told: set[str] = field(default_factory=set)
 
     @property
@@ -71,8 +71,7 @@ def fit(
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
     """
     at = restore(engine, run, plan, progress)
-    history = History(plan.steps, plan.warm_up)
-    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), history)
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch())
     check_disk(engine, run)
     run.trim_metrics(at.step, at.validated)
     at.threads = agreed_threads(at.threads, progress)
@@ -186,10 +185,8 @@ def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | st
 
 def _remark(here: _Training, scores: Scores) -> None:
     """Say what the training so far gives reason to, each kind of it once, and write it down."""
-    history = here.history
-    history.steps = here.plan.steps
-    history.scores.append((here.at.step, scores))
-    for remark in history.remarks():
+    here.history.scores.append((here.at.step, scores))
+    for remark in here.history.remarks(here.plan.steps, here.plan.warm_up):
         if remark.kind not in here.told:
             here.told.add(remark.kind)
             here.run.append_metrics(step=here.at.step, remark=remark.kind, found=remark.found, do=remark.do)

@@ -25,8 +25,12 @@ from keepmap.protocols import Array, ArraySource
 
 _BAND = 1 << 20  # pixels that are read at a time, at the least 256 rows: as many as tiles are high
 _ROWS = 256
-_CHUNK = 1 << 13
-"""Pixels that are summed at a time: they stay in a core's own cache, and products so short start no more threads."""
+_CHUNK = 1 << 15
+"""Pixels that are summed at a time: they stay in a core's own cache."""
+_PRODUCT = 1 << 13
+"""Pixels of one dot product: of those so short, none starts more threads."""
+_EXACT = 1 << 16
+"""Bytes whose sum is a whole number in float32, with which sums take two thirds of the time."""
 _DIGITS = 32
 _UNMEASURED = -1  # in the place of the label values of pixels that were not measured
 
@@ -165,14 +169,16 @@ class _Gauge:
         channels, height, width = band.shape
         edges = likeness.edges(width)
         step = min(height, max(1, _CHUNK // width))
-        chunk, grey = np.empty(channels * step * width), np.empty((step, width))
+        kind = np.float32 if band.dtype == np.uint8 and channels * width <= _EXACT else np.float64
+        chunk, grey = np.empty(channels * step * width, kind), np.empty((step, width), kind)
         light = np.empty(len(starts))
         for row in range(0, height, step):
             size = min(step, height - row)
             planes, part = chunk[: channels * size * width].reshape(channels, size, width), grey[:size]
             np.copyto(planes, band[:, row : row + size])
             self.sums += planes.sum(axis=(1, 2))
-            self.squares += [np.dot(plane, plane) for plane in planes.reshape(channels, -1)]
+            for first in range(0, size * width, _PRODUCT):
+                self.squares += [np.dot(p, p) for p in planes.reshape(channels, -1)[:, first : first + _PRODUCT]]
             np.add.reduce(planes, axis=0, out=part)
             self.cells[top + row : top + row + size] = np.add.reduceat(part, edges, axis=1)
             first, last = np.searchsorted(starts, (row * width, (row + size) * width))

@@ -56,8 +56,9 @@ class Matching:
 
 
 def relative_stem(path: Path, folder: Path) -> str:
-    """`path` relative to `folder` without its suffix (.ome.tif is one), "/" between folders, Unicode composed (NFC)."""
-    return unicodedata.normalize("NFC", path.relative_to(folder).with_suffix("").as_posix()).removesuffix(".ome")
+    """`path`, below `folder`, from there and without its suffix (.ome.tif is one), "/" between folders, in Unicode's NFC."""
+    inner = path.parts[len(folder.parts) : -1]
+    return unicodedata.normalize("NFC", "/".join((*inner, path.stem))).removesuffix(".ome")
 
 
 def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path], list[Finding]]:
@@ -75,7 +76,7 @@ def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path
             findings.append(finding)
         if not finding and path.suffix.lower() in headers.SUFFIXES:
             found.append(path)
-    return sorted(found, key=lambda path: path.relative_to(folder).parts), findings
+    return sorted(found, key=lambda path: path.parts), findings
 
 
 def _walk(folder: Path, without: Path | None, findings: list[Finding]) -> Iterator[Path]:

@@ -36,6 +36,8 @@ def objects(count: int, scattered: int = 0, first: int = 1) -> np.ndarray:
         (objects(40, scattered=2), True),
         (objects(19), None),
         (objects(25, first=COLOUR), None),
+        (objects(20).clip(0, 1), False),
+        (objects(19).clip(0, 1), None),
     ],
 )
 def test_numbers_of_objects_are_connected_regions(values: np.ndarray, told: bool | None) -> None:

@@ -23,8 +23,30 @@ def test_the_rarest_go_first() -> None:
     ],
 )
 def test_what_stands_beside_binary_masks(masks: list[set[int]], stray: set[int]) -> None:
-    assert beside_binary(masks, class_names=None, ignore="auto", instances="auto") == stray
-    assert beside_binary(masks, class_names=None, ignore="5", instances="auto") == set()
+    told = [(values, None) for values in masks]
+    for instances in ("auto", "no"):
+        assert beside_binary(told, class_names=None, ignore="auto", instances=instances)[1] == stray
+    assert beside_binary(told, class_names=None, ignore="5", instances="auto")[1] == set()
+    assert beside_binary(told, class_names=None, ignore="auto", instances="yes")[1] == set()
+
+
+REGIONS, NUMBERS = ({0, 1}, False), ({0, 1, 2, 3}, True)
+
+
+@pytest.mark.parametrize(
+    ("masks", "stray"),
+    [
+        ([REGIONS, REGIONS, NUMBERS], {2, 3}),
+        ([REGIONS, NUMBERS], set()),
+        ([({0, 1}, None), ({0, 1}, None), NUMBERS], set()),
+        ([REGIONS, REGIONS, ({0, 1, 2, 3}, None)], set()),
+    ],
+)
+def test_one_mask_of_numbers_makes_no_objects_of_masks_of_regions(
+    masks: list[tuple[set[int], bool | None]], stray: set[int]
+) -> None:
+    assert beside_binary(masks, class_names=None, ignore="auto", instances="auto") == ((0, 1), stray)
+    assert beside_binary(masks, class_names=None, ignore="auto", instances="no") == ((0, 1), set())
 
 
 def test_most_masks_are_never_to_blame() -> None:

@@ -100,7 +100,7 @@ def measure(pair: Pair, source: ArraySource, mask: Array, reading: ImageOptions)
         raise not_finite(pair.image, gauge.bad, channels * height * width)
     tallies = sorted(gauge.tallies.items())  # a value that occurs only where nothing was measured is not among them
     counts = {value: int(tally[0]) for value, tally in tallies}
-    objects = holds_objects(mask) if len(counts) > LEAST_OBJECTS else None
+    objects = holds_objects(mask) if len(counts) > LEAST_OBJECTS or max(counts, default=0) == 1 else None
     return FileFacts(
         pair.stem, pair.image, pair.mask, height, width, channels, str(source.dtype), mask_mode(pair.mask, reading),
         sum(counts.values()), tuple(gauge.sums.tolist()), tuple(gauge.squares.tolist()),

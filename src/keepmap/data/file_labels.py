@@ -38,7 +38,7 @@ def find_file_labels(
     ignored = ignored_value(ignore)
     counts: Counter[int] = Counter()
     solid: set[int] = set()
-    told: set[bool | None] = set()
+    told: list[bool | None] = []
     held: list[dict[int, int]] = []
     with progress.track("read masks", len(masks), "masks") as tracker:
         for path in masks:
@@ -49,12 +49,14 @@ def find_file_labels(
             counts.update(found)
             held.append(found)
             solid.update(solid_values(mask, found))
-            told.add(holds_objects(mask))
+            told.append(holds_objects(mask))
             tracker.advance()
-    stray = beside_binary(held, class_names=class_names, ignore=ignore, instances=instances)
+    pair, stray = beside_binary(
+        list(zip(held, told, strict=True)), class_names=class_names, ignore=ignore, instances=instances
+    )
     for path, found in zip(masks, held, strict=True):
         if unknown := {value: pixels for value, pixels in found.items() if value in stray}:
-            labels, _ = find_labels({0: 1, 255: 1}, class_names=None, ignore=ignore)
+            labels, _ = find_labels(dict.fromkeys(pair, 1), class_names=None, ignore=ignore)
             raise unknown_values(path, unknown, sum(found.values()), labels)
     if number_their_objects(instances, class_names is not None, told):
         apart = {value: count for value, count in counts.items() if value in (0, ignored)}

@@ -27,9 +27,11 @@ _NEIGHBOURS = np.ones((3, 3), int)
 def holds_objects(values: Array) -> bool | None:
     """Whether each value above 0 of a mask (H, W) is one connected region, as numbers of objects are and classes not.
 
-    Diagonal neighbours are connected; one value in 20 may be in parts. None where there are fewer than 20 values above
-    0, or colours, so that the mask alone does not tell.
+    Diagonal neighbours are connected; one value in 20 may be in parts. Nor are 20 regions of 1, with nothing else above
+    0, one object. None where there are fewer than 20 values above 0, or colours, so that the mask alone does not tell.
     """
+    if values.size and values.min() >= 0 and values.max() == 1:
+        return False if ndimage.label(values, _NEIGHBOURS)[1] >= LEAST_OBJECTS else None
     numbers, compact = np.unique(values, return_inverse=True)
     first = int(np.searchsorted(numbers, 1))
     count = len(numbers) - first

@@ -56,7 +56,7 @@ class Matching:
 
 
 def relative_stem(path: Path, folder: Path) -> str:
-    """`path`, below `folder`, from there and without its suffix (.ome.tif is one), "/" between folders, in Unicode's NFC."""
+    """`path` relative to the `folder` it is in, without suffix (.ome.tif is one), with "/", in Unicode NFC."""
     inner = path.parts[len(folder.parts) : -1]
     return unicodedata.normalize("NFC", "/".join((*inner, path.stem))).removesuffix(".ome")
 

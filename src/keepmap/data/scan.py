@@ -284,12 +284,12 @@ def _of_one_coding(facts: Sequence[FileFacts]) -> tuple[list[FileFacts], list[Fi
 def _beside_binary(
     class_names: ClassNames | None, ignore: str, instances: str, facts: Sequence[FileFacts]
 ) -> tuple[list[FileFacts], list[Finding]]:
-    """The facts of the masks of 0 and 255, if most hold these alone, and a finding for each other."""
-    masks = [fact.counts for fact in facts]
-    stray = beside_binary(masks, class_names=class_names, ignore=ignore, instances=instances)
+    """The facts of the masks of two values, if most hold these alone, and a finding for each other."""
+    masks = [(fact.counts, fact.objects) for fact in facts]
+    pair, stray = beside_binary(masks, class_names=class_names, ignore=ignore, instances=instances)
     if not stray:
         return list(facts), []
-    labels, _ = find_labels({0: 1, 255: 1}, class_names=None, ignore=ignore)
+    labels, _ = find_labels(dict.fromkeys(pair, 1), class_names=None, ignore=ignore)
     near, beyond = _within_range([fact for fact in facts if stray & fact.counts.keys()])
     rest = [fact for fact in facts if not stray & fact.counts.keys()]
     return rest, [*beyond, *(_stray(fact, stray, labels) for fact in near)]

@@ -75,16 +75,15 @@ def settle(looks: Sequence[Look], *, class_names: ClassNames | None, ignore: str
     """
     if not looks:
         raise DataError("No mask can be read.", expected="masks", do="look at the findings of keepmap check")
-    stray = beside_binary(
-        [seen.counts for seen in looks if not seen.lossy], class_names=class_names, ignore=ignore, instances=instances
-    )
+    told = [(seen.counts, seen.objects) for seen in looks if not seen.lossy]
+    _, stray = beside_binary(told, class_names=class_names, ignore=ignore, instances=instances)
     looks = [seen for seen in looks if not stray & seen.counts.keys()]
     if number_their_objects(instances, class_names is not None, {seen.objects for seen in looks if not seen.lossy}):
         return Key(False, (), ())
     ignored = ignored_value(ignore)
     table = None if class_names is None else class_names.values
-    told = Counter(seen.coloured for seen in looks)
-    coloured = told[True] > told[False] if table is None else is_coloured(table)
+    kinds = Counter(seen.coloured for seen in looks)
+    coloured = kinds[True] > kinds[False] if table is None else is_coloured(table)
     if coloured and class_names is not None:
         if table is None:
             find_labels(total_counts(seen.counts for seen in looks), class_names=class_names, ignore=ignore)

@@ -25,17 +25,29 @@ def total_counts(masks: Iterable[Mapping[int, int]]) -> dict[int, int]:
 
 
 def beside_binary(
-    masks: Sequence[Collection[int]], *, class_names: ClassNames | None, ignore: str, instances: str
-) -> set[int]:
-    """The values beside 0 and 255, where more masks hold these two alone than any others: else 255 would be ignored.
+    masks: Sequence[tuple[Collection[int], bool | None]],
+    *,
+    class_names: ClassNames | None,
+    ignore: str,
+    instances: str,
+) -> tuple[tuple[int, int], set[int]]:
+    """The two values that most masks hold alone, and those beside them, which strayed into the others.
 
-    masks: the values of each. Empty where that is not so, and where the user said what the values mean.
+    masks: the values of each, and what `instances.holds_objects` says of it. 0 and 255 count where more masks hold
+    these two alone than any others, else 255 would be ignored; 0 and 1 where they do so in many regions, else one mask
+    of numbers would make each of the others a single object. Nothing strayed where that is not so, and where the user
+    said what the values mean.
     """
     if class_names is not None or ignore != "auto" or instances == "yes":
-        return set()
-    others = [set(values) - {0, 255} for values in masks]
-    binary = sum(not other and 255 in values for values, other in zip(masks, others, strict=True))
-    return set().union(*others) if binary > sum(map(bool, others)) else set()
+        return (0, 255), set()
+    strangers = [set(values) - {0, 255} for values, _ in masks]
+    alone = sum(not other and 255 in values for (values, _), other in zip(masks, strangers, strict=True))
+    if alone > sum(map(bool, strangers)):
+        return (0, 255), set().union(*strangers)
+    strangers = [set(values) - {0, 1} for values, _ in masks]
+    alone = sum(not other and told is False for (_, told), other in zip(masks, strangers, strict=True))
+    numbered = instances == "auto" and any(told for _, told in masks)
+    return (0, 1), set().union(*strangers) if numbered and 2 * alone > len(masks) else set()
 
 
 def without_strays(

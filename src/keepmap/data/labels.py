@@ -56,6 +56,11 @@ class LabelSet:
         return len(self.values)
 
     @property
+    def has_ground(self) -> bool:
+        """Whether the first class is the ground that the others lie on: by its name, or for want of names."""
+        return self.names[0].lower() in ("background", "class 0")
+
+    @property
     def blank(self) -> int:
         """What is written where an image has no measurement: the ignored value, else a large one that is no label.
 

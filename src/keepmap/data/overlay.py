@@ -60,18 +60,13 @@ def draw_overlay(image: Array, indices: Array, labels: LabelSet, opacity: float 
 def _tint(picture: Picture, indices: Array, labels: LabelSet, opacity: float, line: int) -> Picture:
     colours = np.array([*labels.colours, (_IGNORED_GREY,) * 3], np.float32)  # index -1 is the last
     strength = np.full(labels.count + 1, opacity, np.float32)
-    if _has_background(labels):
+    if labels.has_ground:
         strength[0] = 0
     share = strength[indices][..., None]
     tinted = picture * (1 - share) + colours[indices] * share
     edge = _borders(indices, line)
     tinted[edge] = _lighter(colours)[indices[edge]]
     return np.asarray(tinted.round(), np.uint8)
-
-
-def _has_background(labels: LabelSet) -> bool:
-    """Whether the first class is the ground that the others lie on: by its name, or for want of names."""
-    return labels.names[0].lower() in ("background", "class 0")
 
 
 def _lighter(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -164,7 +159,7 @@ def _legend(labels: LabelSet, *indices: Array) -> list[tuple[str, Colour]]:
     """What the colours of the classes that occur stand for; a ground that is not tinted is left out."""
     present = {i for array in indices for i in np.unique(array).tolist()}
     entries = [(labels.names[i], labels.colours[i]) for i in range(labels.count) if i in present]
-    if _has_background(labels):
+    if labels.has_ground:
         entries = [entry for entry in entries if entry[0] != labels.names[0]]
     return entries
 

@@ -7,6 +7,8 @@ Knows names and formats, not how a training proceeds. Loading one takes its path
     plan.json              every number of the training with its reason
     split.json             the folders, the options, the names of training and held-out images
     metrics.jsonl          one line per report of the loss and per validation
+    validation.json        the scores of these weights on the held-out images
+    report.html            all of it as a page, with pictures; model-card.md: in short, for the Hugging Face Hub
     checkpoints/last.safetensors    weights, optimiser and, in its header, the position: where --resume goes on
     checkpoints/previous.safetensors    the one before, for when the last is damaged
     .lock                  while it is trained: the process that does so
@@ -47,6 +49,7 @@ class RunConfig:
 
     network: its name in the catalogue; where it is `foreign`, a network of the user's own, that of its class, which is
     for messages alone: nothing is ever imported by it.
+    temperature: what logits are divided by before they become probabilities; 1 of a RUN that has none.
     """
 
     network: str
@@ -56,6 +59,7 @@ class RunConfig:
     labels: LabelSet
     version: str
     foreign: bool = False
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,21 @@ class RunFolder:
     def metrics_file(self) -> Path:
         """One JSON object a line."""
         return self.path / "metrics.jsonl"
+
+    @property
+    def validation_file(self) -> Path:
+        """The scores of the best weights on the held-out images."""
+        return self.path / "validation.json"
+
+    @property
+    def report_file(self) -> Path:
+        """The training as a page."""
+        return self.path / "report.html"
+
+    @property
+    def card_file(self) -> Path:
+        """The model card."""
+        return self.path / "model-card.md"
 
     @property
     def last_file(self) -> Path:

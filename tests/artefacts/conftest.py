@@ -26,6 +26,7 @@ NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "fcn": ("fcn", {"head_width": 8}),
 }
 LABELS = LabelSet((0, 7, 255), ("sky", "tree", "gr\u00e4s"), None, default_colours(3))
+TEMPERATURE = 1.7
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ def make(kind: str, folder: Path) -> Exportable:
     network.set_normalisation([120.0, 110.0, 100.0], [60.0, 65.0, 70.0])
     run = RunFolder(folder / "run")
     run.create()
-    run.write_config(RunConfig(name, json.loads(json.dumps(options)), 3, "uint8", LABELS, "0.1.0"))
+    options = json.loads(json.dumps(options))
+    run.write_config(RunConfig(name, options, 3, "uint8", LABELS, "0.1.0", temperature=TEMPERATURE))
     write_tensors(run.model_file, network.state_dict())
     random = np.random.default_rng(0)
     for part in ("images", "masks"):
@@ -65,7 +67,7 @@ def make(kind: str, folder: Path) -> Exportable:
         "options": {"frame": None, "max_pixels": 10**8},
     }  # fmt: skip
     write_json(run.split_file, split, format=FORMAT)
-    return Exportable(run, network, to_graph(network, 3))
+    return Exportable(run, network, to_graph(network, 3, TEMPERATURE))
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from keepmap.artefacts.graphs import (
     FILES,
     in_target,
+    last_factor,
     last_layers,
     quantised,
     require_packages,
@@ -47,7 +48,7 @@ def test_graphs_compute_what_the_networks_compute(to: Any, exportables: Any, tmp
         for shape in SHAPES:
             x = random.integers(0, 256, shape, np.uint8)
             with torch.inference_mode():
-                want = item.network(torch.from_numpy(x)).numpy()
+                want = item.network(torch.from_numpy(x)).numpy() / item.run.read_config().temperature
             difference = np.abs(runtime.run(x, "logits") - want).max()
             assert difference <= 1e-5 * np.abs(want).max(), (kind, shape)
 
@@ -63,7 +64,7 @@ def test_int8_has_integers_but_in_the_layers_that_are_kept(exportables: Any) -> 
     pytest.importorskip("nncf")
     item = exportables["unet"]
     crops = [np.random.default_rng(n).integers(0, 256, (1, 3, 32, 32)).astype(np.float32) for n in range(4)]
-    kept = last_layers(item.graph, "onnx", 1)
+    kept = (*last_layers(item.graph, "onnx", 1), *last_factor(item.graph, "onnx"))
     before = item.graph.SerializeToString()
     model = quantised(copy.deepcopy(item.graph), "onnx", crops, kept)
     assert item.graph.SerializeToString() == before
@@ -71,6 +72,8 @@ def test_int8_has_integers_but_in_the_layers_that_are_kept(exportables: Any) -> 
     inputs = [made.get(node.input[0]) for node in model.graph.node if node.op_type in ("Conv", "ConvTranspose")]
     kinds = [node is not None and node.op_type == "DequantizeLinear" for node in inputs]
     assert kinds[-1] is False
+    assert made["logits"].op_type == "Mul"
+    assert made[made["logits"].input[0]].op_type != "DequantizeLinear"
     assert sum(kinds) >= len(kinds) // 2
 
 

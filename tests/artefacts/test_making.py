@@ -22,7 +22,7 @@ TARGETS = (("onnx", "onnxruntime", False), ("openvino", "openvino", False), ("op
 def item(exportables: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The small U-Net, whose graph is made already."""
     found = exportables["unet"]
-    monkeypatch.setattr(making, "to_graph", lambda network, channels: copy.deepcopy(found.graph))
+    monkeypatch.setattr(making, "to_graph", lambda network, channels, temperature: copy.deepcopy(found.graph))
     monkeypatch.setattr(making, "use_cpu", lambda: 1)
     return found
 
@@ -87,7 +87,7 @@ def test_int8_keeps_more_layers_until_it_is_good_enough(
     monkeypatch.setattr(parity, "IOU_LOST", -1.0)
     with pytest.raises(ContractError):
         keepmap.export(item.run.path, "onnx", tmp_path / "deployed", int8=True)
-    assert tried == [0, 1, 4]
+    assert tried == [1, 2, 5]  # 0, 1 and 4 layers, and the division by the temperature
 
 
 def test_what_can_be_refused_is_refused_first(item: Any, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from keepmap.metrics.calibration import tempered
 from keepmap.runtime import outputs
 
 
@@ -24,3 +25,11 @@ def test_probabilities_sum_to_one_and_logits_are_left_as_they_are() -> None:
     assert values.dtype == np.float32 and values.flags.c_contiguous
     assert np.allclose(values.sum(1), 1)
     assert np.array_equal(outputs.delivered(logits, "logits"), logits)
+
+
+def test_a_temperature_changes_probabilities_and_no_label() -> None:
+    logits = torch.randn(1, 4, 5, 6, generator=torch.Generator().manual_seed(0))
+    values = outputs.delivered(logits, "probabilities", 2.5)
+    assert np.allclose(values, tempered(outputs.delivered(logits, "probabilities"), 2.5, axis=1), atol=1e-6)
+    assert np.allclose(outputs.delivered(logits, "logits", 2.5), logits / 2.5)
+    assert np.array_equal(outputs.delivered(logits, "labels", 2.5), values.argmax(1))

@@ -88,7 +88,7 @@ def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_p
     assert (plan.steps, position.step, position.signal) == (6, 6, 0)
     assert {p.name for p in run.path.iterdir()} == {
         "config.json", "model.safetensors", "plan.json", "split.json", "fingerprint.json", "metrics.jsonl",
-        "checkpoints",
+        "validation.json", "checkpoints",
     }  # fmt: skip
     split = json.loads(run.split_file.read_text())
     assert (len(split["train"]), len(split["validation"])) == (5, 1)

@@ -1,5 +1,7 @@
 """Validation gives the numbers that predicting the images and counting by hand gives."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import torch
 
@@ -15,6 +17,8 @@ LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0
 class Drawn:
     """Two images of different size held in memory."""
 
+    facts = (SimpleNamespace(stem="a"), SimpleNamespace(stem="b"))
+
     def __len__(self) -> int:
         return 2
 
@@ -28,7 +32,7 @@ def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
     torch.manual_seed(0)
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]}).train()
     network.set_normalisation((100.0,), (50.0,))
-    scores = validate(network, Drawn(), LABELS, device="cpu", precision="float32")  # type: ignore[arg-type]
+    counts = validate(network, Drawn(), LABELS, device="cpu", precision="float32")  # type: ignore[arg-type]
     predictor = Predictor(TorchRuntime(network, device="cpu", precision="float32"), LABELS)
     hits = total = 0
     for index in range(2):
@@ -36,5 +40,7 @@ def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
         predicted = predictor(image[0]) == 255
         hits += int(((truth == 1) & predicted).sum())
         total += int((((truth == 1) | predicted) & (truth >= 0)).sum())
-    assert scores.classes[1].iou == hits / total
+    assert counts.matrix.scores().classes[1].iou == hits / total
+    assert counts.stems == ["a", "b"]
+    assert all(counts.regions)
     assert network.training

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from keepmap import external
 from keepmap.errors import ContractError
@@ -44,11 +44,25 @@ def require_packages(to: Target, int8: bool) -> None:
         external.load(name, f"keepmap export --to {to}{' --int8' * int8}")
 
 
-def to_graph(network: nn.Module, channels: int) -> Any:
+class _Tempered(nn.Module):
+    """A network whose logits are divided by a temperature."""
+
+    def __init__(self, network: nn.Module, temperature: float) -> None:
+        super().__init__()
+        self.network, self.factor = network, 1 / temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.network(x)
+        return logits * self.factor
+
+
+def to_graph(network: nn.Module, channels: int, temperature: float = 1.0) -> Any:
     """The network as an ONNX model in memory: `image` (batch, C, height, width) float32 raw values to `logits`.
 
-    Normalisation and size rule are in it; all but C varies. Raises ContractError where torch cannot export it.
+    Normalisation, size rule and the temperature of the probabilities are in it; all but C varies. Raises ContractError
+    where torch cannot export it.
     """
+    network = network if temperature == 1.0 else _Tempered(network, temperature).eval()
     some = torch.export.Dim.DYNAMIC
     x = torch.zeros(2, channels, 75, 101)
     try:
@@ -110,6 +124,13 @@ def last_layers(model: Any, to: Target, count: int) -> tuple[str, ...]:
     else:
         names = [layer.get_friendly_name() for layer in model.get_ordered_ops() if layer.get_type_name() in _SOLVED[to]]
     return tuple(names[-count:]) if count else ()
+
+
+def last_factor(model: Any, to: Target) -> tuple[str]:
+    """The name of the last multiplication, by the temperature, of what `in_target` returned for a tempered graph."""
+    if to == "onnx":
+        return (str([node.name for node in model.graph.node if node.op_type == "Mul"][-1]),)
+    return (str([op.get_friendly_name() for op in model.get_ordered_ops() if op.get_type_name() == "Multiply"][-1]),)
 
 
 def write_graph(model: Any, to: Target, manifest: Manifest, folder: Path) -> Path:

@@ -56,5 +56,6 @@ def load_predictor(path: Path, options: ComputeOptions, given: Segmenter | None 
         return Predictor(runtime, facts.labels, memory_bytes=limit, dtype=facts.dtype, way=options.way)
     network, config = RunFolder(path).load_network(given)
     where = resolve_device(options.device)
-    trained = TorchRuntime(network, device=where, precision=resolve_precision(options.precision, where))
+    precision = resolve_precision(options.precision, where)
+    trained = TorchRuntime(network, device=where, precision=precision, temperature=config.temperature)
     return Predictor(trained, config.labels, memory_bytes=limit, dtype=config.dtype, way=options.way)

@@ -16,7 +16,15 @@ from typing import Any
 import numpy as np
 
 from keepmap import __version__
-from keepmap.artefacts.graphs import in_target, last_layers, quantised, require_packages, to_graph, write_graph
+from keepmap.artefacts.graphs import (
+    in_target,
+    last_factor,
+    last_layers,
+    quantised,
+    require_packages,
+    to_graph,
+    write_graph,
+)
 from keepmap.artefacts.loading import open_artefact
 from keepmap.artefacts.parity import SIZES, Parity, Sides, measure_parity
 from keepmap.artefacts.pictures import Pictures, calibration, crops_of, pictures_of, samples
@@ -74,7 +82,8 @@ def make_artefact(
     manifest = _manifest(network, config, run)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".keepmap-export-", dir=folder.parent) as scratch:
-        graph = in_target(to_graph(network, config.channels), target, Path(scratch) / "graph.onnx")
+        whole = to_graph(network, config.channels, config.temperature)
+        graph = in_target(whole, target, Path(scratch) / "graph.onnx")
         proof = _Proof(network, config, pictures, Path(scratch), progress)
         if options.int8:
             path, manifest, parity = _in_int8(graph, target, manifest, proof)
@@ -106,8 +115,9 @@ def _in_int8(graph: Any, to: Target, manifest: Manifest, proof: _Proof) -> tuple
     crops = crops_of(proof.pictures, _raw(proof.network)[0])
     for count in _KEPT:
         kept = last_layers(graph, to, count)
+        floats = (*kept, *(last_factor(graph, to) if proof.config.temperature != 1.0 else ()))
         proof.progress.say(f"int8    calibrated on {len(crops)} crops{f', the last {count} layers kept' * bool(count)}")
-        model = quantised(copy.deepcopy(graph) if to == "onnx" else graph, to, crops, kept)
+        model = quantised(copy.deepcopy(graph) if to == "onnx" else graph, to, crops, floats)
         path, written, parity = _proven(model, to, replace(manifest, precision="int8", kept=kept), proof)
         if parity.within:
             break
@@ -120,10 +130,9 @@ def _proven(graph: Any, to: Target, manifest: Manifest, proof: _Proof) -> tuple[
     folder.mkdir(exist_ok=True)
     path = write_graph(graph, to, manifest, folder)
     network, config = proof.network, proof.config
-    used, export = TorchRuntime(network, device="cpu"), open_artefact(path)
-    sides = Sides(
-        TorchRuntime(network, device="cpu", precision="float32"), used, open_artefact(path, precision="float32"), export
-    )
+    used, export = TorchRuntime(network, device="cpu", temperature=config.temperature), open_artefact(path)
+    exact = TorchRuntime(network, device="cpu", precision="float32", temperature=config.temperature)
+    sides = Sides(exact, used, open_artefact(path, precision="float32"), export)
     images = samples(proof.pictures, SIZES, *_raw(network), config.dtype)
     int8 = manifest.precision == "int8"
     parity = measure_parity(

@@ -103,7 +103,7 @@ def image_lines(scores: Scores) -> str:
     """The images as CSV, worst mean IoU first; n/a is empty, the IoU of each class is a column of its name."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    fields = [field.name for field in dataclasses.fields(ImageScores) if field.name != "iou"]
+    fields = [field.name for field in dataclasses.fields(ImageScores) if field.name not in ("iou", "worst_region")]
     writer.writerow([*fields, *(f"iou {row.name}" for row in scores.classes)])
     for image in scores.images:
         values: list[Any] = [*(getattr(image, name) for name in fields), *image.iou]

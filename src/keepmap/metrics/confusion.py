@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from keepmap.metrics.regions import Region
+
 Indices = npt.NDArray[Any]
 
 _BAND = 1 << 18
@@ -83,7 +85,7 @@ class ImageScores:
 
     stem: path below the folder, without suffix. group: what it is resampled with. pixels: not ignored.
     hausdorff95, surface_distance: in pixels. expected_dice: what the probabilities expect `mean_dice` to be.
-    iou: one per class.
+    iou: one per class. worst_region: where most is wrong, if that was asked for.
     """
 
     stem: str
@@ -100,6 +102,7 @@ class ImageScores:
     count_error: float | None
     expected_dice: float | None
     iou: tuple[float | None, ...]
+    worst_region: Region | None = None
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def score(tally: Tally, resampling: Resampling) -> Scores:
         ),
         figures=shown,
         images=images,
-        reliability=_reliability(counts["bins"].sum(axis=0)) if "bins" in counts else (),
+        reliability=reliability_of(counts["bins"].sum(axis=0)) if "bins" in counts else (),
         quality_correlation=rank_correlation([i.expected_dice for i in images], [i.mean_dice for i in images]),
         resampled=resampling.text,
         remarks=_remarks(tally),
@@ -124,6 +124,7 @@ def _images(
             group=resampling.groups[place],
             pixels=int(pixels[place]),
             expected_dice=tally.expected[place],
+            worst_region=tally.regions[place],
             iou=tuple(_known(value) for value in ious[place]),
             **{name: _known(values[of][place]) if of in values else None for name, of in _OF_IMAGE.items()},
         )
@@ -132,7 +133,8 @@ def _images(
     return tuple(sorted(rows, key=lambda row: (row.mean_iou is None, row.mean_iou or 0.0, row.stem)))
 
 
-def _reliability(bins: Floats) -> tuple[ReliabilityBin, ...]:
+def reliability_of(bins: Floats) -> tuple[ReliabilityBin, ...]:
+    """The reliability curve of bins (BINS, 3) as `Calibration` counts them."""
     return tuple(
         ReliabilityBin(place / BINS, (place + 1) / BINS, int(pixels), *(_ratio(x, pixels) for x in (confidence, right)))
         for place, (pixels, confidence, right) in enumerate(bins.tolist())

@@ -16,6 +16,7 @@ from keepmap.metrics import surfaces
 from keepmap.metrics.calibration import Calibration, expected_dice
 from keepmap.metrics.confusion import ConfusionMatrix, Indices
 from keepmap.metrics.objects import match_objects
+from keepmap.metrics.regions import Region, worst_region
 
 Floats = npt.NDArray[np.float64]
 
@@ -27,10 +28,14 @@ _FAMILIES = ("region", "boundary", "surface", "distances", "physical", "objects"
 
 @dataclass(frozen=True)
 class Judging:
-    """What is computed. shapes: boundaries, surfaces and objects too. tolerance: of the surface Dice, in pixels."""
+    """What is computed. shapes: boundaries, surfaces and objects too. tolerance: of the surface Dice, in pixels.
+
+    regions: where in each image most is wrong, too.
+    """
 
     shapes: bool = True
     tolerance: float = surfaces.SURFACE_TOLERANCE
+    regions: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,6 +61,7 @@ class Tally:
     stems: list[str] = field(default_factory=list)
     rows: list[dict[str, Floats]] = field(default_factory=list)
     expected: list[float | None] = field(default_factory=list)
+    regions: list[Region | None] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
     large: int = 0
 
@@ -81,6 +87,7 @@ class Tally:
         if extra.calibration is not None:
             row |= {"bins": extra.calibration.bins, "brier": extra.calibration.brier}
         self.expected.append(expected_dice(extra.calibration.expected) if extra.calibration else None)
+        self.regions.append(worst_region(truth, prediction) if self.judging.regions else None)
         self.stems.append(stem)
         self.rows.append({name: values.astype(np.float64) for name, values in row.items()})
 

@@ -22,11 +22,15 @@ def label_dtype(classes: int) -> np.dtype[Any]:
     return np.dtype(np.uint8) if classes <= 256 else np.dtype(np.int16)
 
 
-def delivered(logits: Tensor, output: Output) -> Array:
-    """What `Runtime.run` returns for logits (N, K, h, w), on any device: labels (N, h, w), or values float32."""
+def delivered(logits: Tensor, output: Output, temperature: float = 1.0) -> Array:
+    """What `Runtime.run` returns for logits (N, K, h, w), on any device: labels (N, h, w), or values float32.
+
+    temperature: what the logits are divided by; the labels stay what they are.
+    """
     if output == "labels":
         return _labels(logits).numpy()
-    values = logits.float().softmax(dim=1) if output == "probabilities" else logits.float()
+    values = logits.float() if temperature == 1.0 else logits.float() / temperature
+    values = values.softmax(dim=1) if output == "probabilities" else values
     array: Array = values.contiguous().cpu().numpy()
     return array
 

@@ -59,10 +59,14 @@ class TorchRuntime:
     network:   an `nn.Module` that is a Segmenter. Its weights are copied now; later changes to it are not seen. One
                that is no Network computes as it was trained: on floats, in bfloat16 under autocast.
     device:    "auto", "cpu", "cuda" or "mps"; precision: "auto", "float32" or "bfloat16" (see `resources`).
+    temperature: what logits are divided by, before they are handed out or become probabilities.
     Raises TypeError naming a layer whose reach or memory is unknown.
     """
 
-    def __init__(self, network: Any, *, device: str = "auto", precision: str = "auto") -> None:
+    def __init__(
+        self, network: Any, *, device: str = "auto", precision: str = "auto", temperature: float = 1.0
+    ) -> None:
+        self.temperature = temperature
         self.device = resources.resolve_device(device)
         self.precision = resources.resolve_precision(precision, self.device)
         dtype = _DTYPES[self.precision]
@@ -114,7 +118,7 @@ class TorchRuntime:
         Raises OutOfMemory where the memory does not suffice.
         """
         with self._told(x.shape), torch.inference_mode():
-            return delivered(self._network(self._tensor(x)), output)
+            return delivered(self._network(self._tensor(x)), output, self.temperature)
 
     def stream(
         self, size: tuple[int, int], band: int, read: Callable[[slice], Array], output: Output = "labels"
@@ -130,7 +134,8 @@ class TorchRuntime:
         for row in range(0, size[0], band):
             x = read(slice(row, min(row + band, size[0])))[np.newaxis]
             with self._told(x.shape), torch.inference_mode():
-                parts = [delivered(logits, output)[0] for logits in stream.push(self._tensor(x))]
+                pushed = stream.push(self._tensor(x))
+                parts = [delivered(logits, output, self.temperature)[0] for logits in pushed]
             yield from parts
 
     def _why_not_in_bands(self) -> str:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from keepmap.config import write_json
+from keepmap.config import to_dict, write_json
 from keepmap.errors import OutOfMemory, TrainingError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.planning.plan import FORMAT, Plan
@@ -178,6 +178,7 @@ def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | st
     if reached >= at.best:
         at.best, at.best_step = reached, at.step
         write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
+        write_json(here.run.validation_file, to_dict(scores), format=FORMAT)
     at.validation_seconds = watch.seconds
     _remark(here, scores)
     return "n/a" if mean is None else mean

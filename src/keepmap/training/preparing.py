@@ -77,11 +77,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Parts:
-    """The facts of the training images and of the held-out ones."""
+    """The facts of the training images and of the held-out ones. groups, rule: as in `Split`."""
 
     train: tuple[FileFacts, ...]
     validation: tuple[FileFacts, ...]
     labels: LabelSet
+    groups: Mapping[str, str] = field(default_factory=dict)
+    rule: str = "none"
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def _divide(facts: Sequence[FileFacts], labels: LabelSet, options: TrainOptions,
 def parts_of(facts: Sequence[FileFacts], labels: LabelSet, split: Division | Split) -> Parts:
     """`facts` in the two parts of a split, in its order."""
     by_stem = {fact.stem: fact for fact in facts}
-    return Parts(tuple(by_stem[s] for s in split.train), tuple(by_stem[s] for s in split.validation), labels)
+    train, validation = (tuple(by_stem[stem] for stem in stems) for stems in (split.train, split.validation))
+    return Parts(train, validation, labels, split.groups, split.rule)
 
 
 def _situation(device: str, wanted: TrainOptions, parts: Parts) -> Situation:

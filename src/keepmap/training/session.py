@@ -18,11 +18,13 @@ from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames
 from keepmap.data.facts import FileFacts
+from keepmap.data.groups import WORDS
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
 from keepmap.data.sampling import Sampler, rare_first
 from keepmap.data.store import SampleStore
 from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
+from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import FORMAT as FINGERPRINT_FORMAT
@@ -31,8 +33,10 @@ from keepmap.planning.plan import Plan, plan_from_rows
 from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Progress
 from keepmap.resources import free_memory, resolve_device, use_cpu
-from keepmap.runs import FORMAT, RunConfig, RunFolder
+from keepmap.runs import FORMAT, RunConfig, RunFolder, read_tensors
+from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.batches import Batches
+from keepmap.training.calibrating import calibrate
 from keepmap.training.checkpoint import Position, changes
 from keepmap.training.determinism import deterministic
 from keepmap.training.engine import Engine
@@ -244,10 +248,27 @@ def _train(
     engine.micro = plan.micro
     _say_plan(plan, engine, batches.own, progress)
 
-    def score() -> Scores:
+    def judge() -> Scores:
         drawn = (torch.from_numpy(batches.draw(step)[0]) for step in range(math.ceil(_RENEWING / plan.batch)))
         engine.renew_statistics(drawn)
-        return validate(engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision)
+        counts = validate(engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision)
+        groups = {stem: parts.groups.get(stem, stem) for stem in counts.stems}
+        return score(counts, choose_resampling(counts.stems, groups, asked=parts.rule not in WORDS))
 
     with deterministic(options.deterministic):
-        return fit(engine, plan, batches, score, run, progress)
+        at = fit(engine, plan, batches, judge, run, progress)
+        if not at.signal:
+            _calibrate(engine.judged, plan, held_out, run)
+        return at
+
+
+def _calibrate(network: Any, plan: Plan, held_out: SampleStore, run: RunFolder) -> None:
+    """Fit the temperature of the best weights, and save it with what it does to the probabilities."""
+    network.load_state_dict(read_tensors(run.model_file)[0])
+    runtime = TorchRuntime(network, device=plan.device, precision=plan.precision)
+    temperature, bins = calibrate(runtime, held_out, plan.crop)
+    run.write_config(replace(run.read_config(), temperature=temperature))
+    if run.validation_file.is_file():
+        scores = read_json(run.validation_file, format=FORMAT)
+        rows = [to_dict(one) for one in bins]
+        write_json(run.validation_file, {**scores, "reliability": rows}, format=FORMAT)

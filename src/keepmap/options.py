@@ -123,6 +123,9 @@ class ScoreOptions(ImageOptions, LabelOptions):
 class EvaluateOptions(ComputeOptions, ScoreOptions):
     """Options of `keepmap evaluate`."""
 
+    html: str | None = option(None, "file for the report as a page with pictures")
+    card: str | None = option(None, "file for a model card of the RUN with these scores, in the Hub's format")
+
 
 @dataclass(frozen=True)
 class CompareOptions(ScoreOptions):

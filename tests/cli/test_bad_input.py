@@ -249,7 +249,7 @@ def test_a_run_folder_that_is_none(verb: str, data: Path, capsys: pytest.Capture
         ("--weights", "imagnet", "imagenet"),
         ("--seed", "-1", "0 to"),
         ("--crop", "1", "32 to"),
-        ("--time", "3s", "at least 10 s"),
+        ("--time", "3s", "at least 11 s"),
         ("--time", "soon", "such as 90s"),
         ("--tiem", "3m", "--time"),
     ],

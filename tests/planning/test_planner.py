@@ -56,7 +56,7 @@ def test_steps_and_validations_fit_the_time(seconds: float, cost: float) -> None
     count = -(-plan.steps // plan.validate_every)
     if plan.steps > 1:
         assert plan.steps * plan.step_seconds + count * validation <= seconds
-        assert plan.steps * plan.step_seconds + (count + 2) * validation >= seconds - 2 * plan.step_seconds
+        assert plan.steps * plan.step_seconds + (count + 3) * validation >= seconds - 2 * plan.step_seconds
 
 
 def test_steps_and_epochs_fix_the_length() -> None:
@@ -86,7 +86,7 @@ def test_replanning_fills_the_rest_of_the_time(step: int, pace: float) -> None:
     validations = -(-paced.steps // paced.validate_every) * paced.validation_seconds
     assert paced.replanned_at == step
     assert paced.steps * pace + validations <= 300 + pace
-    assert (paced.steps + 1) * pace + validations + 3 * paced.validation_seconds >= 300 - pace
+    assert (paced.steps + 1) * pace + validations + 3 * paced.validation_seconds >= (paced.seconds or 0) - pace
 
 
 def test_replanning_needs_a_time() -> None:

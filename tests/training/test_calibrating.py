@@ -48,7 +48,7 @@ def test_temperature_undoes_what_was_multiplied(factor: float) -> None:
     temperature, bins = calibrate(Overconfident(factor), Store(40), 40)  # type: ignore[arg-type]
     assert_allclose(temperature, factor, rtol=0.06)
     assert len(bins) == BINS
-    assert sum(one.pixels for one in bins) <= 16 * 1500
+    assert sum(one.pixels for one in bins) <= 12 * 2000
     gaps = [abs(one.accuracy - one.confidence) for one in bins if one.pixels > 500]  # type: ignore[operator]
     assert len(gaps) > 3 and max(gaps) < 0.04
     assert calibrate(Overconfident(factor), Store(40), 40)[0] == temperature  # type: ignore[arg-type]

@@ -276,7 +276,7 @@ def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path, monk
     run = RunFolder(tmp_path / "run")
     monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1e-5, 1))
     monkeypatch.setattr("keepmap.training.wanted._LEAST_SECONDS", 1.0)
-    options = TrainOptions(model="unet", time="10s", crop=64, batch=2, device="cpu")
+    options = TrainOptions(model="unet", time="12s", crop=64, batch=2, device="cpu")
     plan, position = begin(*folders, run, options, Silent())
     assert plan.seconds is not None and plan.seconds < 3
     assert 0 < position.step < plan.steps

@@ -10,7 +10,7 @@ from keepmap.training.wanted import budget_of, checked
 def test_the_length_is_the_time_or_ten_minutes() -> None:
     assert budget_of(TrainOptions()) == 600.0
     assert budget_of(TrainOptions(time="90s")) == 90.0
-    with pytest.raises(OptionError, match="at least 10 s"):
+    with pytest.raises(OptionError, match="at least 11 s"):
         budget_of(TrainOptions(time="9s"))
 
 

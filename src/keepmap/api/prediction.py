@@ -6,7 +6,7 @@ Computes nothing itself: `inference` and `evaluation` do.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import cache, partial
 from os import PathLike
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from keepmap.options import (
     WantedWay,
 )
 from keepmap.protocols import Progress, Silent, StrPath
+from keepmap.reporting.writing import report_evaluation
 from keepmap.runs import RunFolder
 
 
@@ -102,16 +103,21 @@ def evaluate(
     way: WantedWay = "auto",
     device: str = "auto",
     precision: Precision = "auto",
+    html: str | None = None,
+    card: str | None = None,
     progress: Progress | None = None,
 ) -> Scores:
     """Scores with 95 % intervals: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run.
 
     metrics, surface_tolerance: see docs/metrics.md. group_by: as in `train`; groups are what the bootstrap draws.
-    network: as in `load`.
+    network: as in `load`. html: a file for the report as a page; card: one for a model card of the RUN.
     """
-    options = from_arguments(EvaluateOptions, locals())
-    opener = Opener(_is_trained, partial(load_predictor, options=options, given=network))
-    return evaluate_source((source, *folders), options, opener, network is not None, progress or Silent())
+    options, show = from_arguments(EvaluateOptions, locals()), progress or Silent()
+    open_run = cache(partial(load_predictor, options=options, given=network))
+    scores = evaluate_source((source, *folders), options, Opener(_is_trained, open_run), network is not None, show)
+    if options.html or options.card:
+        report_evaluation((source, *folders), scores, options, open_run, show)
+    return scores
 
 
 def _is_trained(path: Path) -> bool:

@@ -6,16 +6,19 @@ Takes no step itself: `training` and `weights` do.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from keepmap.artefacts.loading import load_predictor
 from keepmap.config import from_arguments
 from keepmap.data.pipeline import Pipeline
 from keepmap.errors import OptionError
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import ImportOptions, Instances, Precision, TrainOptions
+from keepmap.options import ComputeOptions, ImportOptions, Instances, Precision, TrainOptions
 from keepmap.planning.plan import Plan
 from keepmap.protocols import Progress, Silent, StrPath
+from keepmap.reporting.writing import report_training
 from keepmap.runs import RunFolder
 from keepmap.training.preparing import prepare
 from keepmap.training.session import begin, draw_preview, go_on, raise_if_interrupted
@@ -126,6 +129,9 @@ def train(
     else:
         plan, position = begin(Path(images), Path(masks), run, options, show, network, augment)
     raise_if_interrupted(run, plan, position, network, augment)
+    computing = ComputeOptions(options.memory, device=plan.device, precision=cast(Precision, plan.precision))
+    needed = network if run.read_config().foreign else None
+    report_training(run, partial(load_predictor, options=computing, given=needed), show)
     return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
 
 

@@ -37,6 +37,8 @@ def evaluate(
 
     require_writable(json)
     require_writable(table, "--table")
+    for name in ("html", "card"):
+        require_writable(Path(options[name]) if options[name] else None, f"--{name}")
     scores = keepmap.evaluate(source, *folders, **options, progress=make_progress(quiet))
     if json is not None:
         write_json(json, to_dict(scores), format=JSON_FORMAT)

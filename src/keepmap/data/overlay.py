@@ -64,16 +64,17 @@ def _tint(picture: Picture, indices: Array, labels: LabelSet, opacity: float, li
         strength[0] = 0
     share = strength[indices][..., None]
     tinted = picture * (1 - share) + colours[indices] * share
-    edge = _borders(indices, line)
-    tinted[edge] = _lighter(colours)[indices[edge]]
+    edge = class_borders(indices, line)
+    tinted[edge] = lighter(colours)[indices[edge]]
     return np.asarray(tinted.round(), np.uint8)
 
 
-def _lighter(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def lighter(colours: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Colours (N, 3) of classes as those of their borders."""
     return colours + (255 - colours) * np.float32(0.35)
 
 
-def _borders(indices: Array, line: int) -> npt.NDArray[np.bool_]:
+def class_borders(indices: Array, line: int = 1) -> npt.NDArray[np.bool_]:
     """Pixels within `line` px of a lower class, so that a border is drawn once, in the higher one's colour."""
     edge = np.zeros(indices.shape, bool)
     lowest = indices

@@ -23,7 +23,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.metrics.calibration import Calibration
 from keepmap.metrics.tally import Extra, Judging, Tally
 from keepmap.options import ImageOptions
-from keepmap.protocols import Array, Geometry, Progress, Silent, Window
+from keepmap.protocols import Array, ArraySource, Geometry, Progress, Silent, Window
 
 
 def count_run(
@@ -48,11 +48,7 @@ def count_run(
         for pair in pairs:
             source = open_image(pair.image, reading)
             predictor.check(source)
-            values = read_mask(pair.mask, reading)
-            truth = labels.encode(values, pair.mask)
-            _same_size(pair, source.shape[1:], truth.shape)
-            if source.nodata is not None:
-                truth[unmeasured(source.read(), source.nodata)] = IGNORE_INDEX
+            values, truth = read_truth(pair, source, labels, reading)
             numbers = _numbers(values, labels) if judging.shapes else None
             if judging.shapes:
                 sink = _Judge(truth, labels.count)
@@ -63,6 +59,16 @@ def count_run(
             tally.add(pair.stem, truth, prediction, _extra(source.geometry, numbers, None, calibration))
             tracker.advance()
     return tally
+
+
+def read_truth(pair: Pair, source: ArraySource, labels: LabelSet, reading: ImageOptions) -> tuple[Array, Array]:
+    """The values of the true mask (H, W), and its class indices, negative where ignored or never measured."""
+    values = read_mask(pair.mask, reading)
+    truth = labels.encode(values, pair.mask)
+    _same_size(pair, source.shape[1:], truth.shape)
+    if source.nodata is not None:
+        truth[unmeasured(source.read(), source.nodata)] = IGNORE_INDEX
+    return values, truth
 
 
 class _Judge:
@@ -120,6 +126,19 @@ def count_folders(
 
 
 def _count_pair(pair: Pair, labels: LabelSet, tally: Tally, reading: ImageOptions) -> None:
+    (true, truth), (values, prediction) = read_predicted(pair, labels, reading)
+    extra = Extra()
+    if tally.judging.shapes:
+        numbers = _numbers(values, labels)
+        several = numbers if numbers is not None and numbers.max(initial=0) > 1 else None
+        extra = _extra(_geometry(pair, reading), _numbers(true, labels), several, None)
+    tally.add(pair.stem, truth, prediction, extra)
+
+
+def read_predicted(
+    pair: Pair, labels: LabelSet, reading: ImageOptions
+) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Values and class indices (H, W) of the true mask, then of the predicted one, which is the image of the pair."""
     values, true = read_mask(pair.image, reading), read_mask(pair.mask, reading)
     truth = labels.encode(true, pair.mask)
     _same_size(pair, values.shape, truth.shape)
@@ -127,12 +146,7 @@ def _count_pair(pair: Pair, labels: LabelSet, tally: Tally, reading: ImageOption
     truth[empty], values[empty] = IGNORE_INDEX, labels.values[0]
     prediction = labels.encode(values, pair.image)
     _decided(pair, prediction, truth, labels)
-    extra = Extra()
-    if tally.judging.shapes:
-        numbers = _numbers(values, labels)
-        several = numbers if numbers is not None and numbers.max(initial=0) > 1 else None
-        extra = _extra(_geometry(pair, reading), _numbers(true, labels), several, None)
-    tally.add(pair.stem, truth, prediction, extra)
+    return (true, truth), (values, prediction)
 
 
 def _numbers(values: Array, labels: LabelSet) -> Array | None:

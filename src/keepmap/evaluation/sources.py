@@ -87,12 +87,15 @@ def evaluate_source(
             raise OptionError(f"{source} is a trained network: it needs images.", expected="evaluate RUN IMAGES MASKS")
         if computing != (None, "auto", "auto", "auto") or own:
             raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
-        tally = _count_masks(source, others[0], options, progress)
+        if options.card:
+            raise OptionError("--card is of a RUN.", expected="evaluate RUN IMAGES MASKS")
+        tally = _count_masks(source, others[0], options, progress, options.html)
     elif len(others) == 2:
         _no_labels(options, "evaluate PREDICTIONS MASKS with them")
         tally = count_run(
-            opener.open(source), others[0], others[1], judging=_judging(options), reading=options, progress=progress
-        )
+            opener.open(source), others[0], others[1], judging=_judging(options, options.html), reading=options,
+            progress=progress,
+        )  # fmt: skip
     else:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
     return score(tally, _resampling(tally, options))
@@ -142,14 +145,17 @@ def compare_sources(
     return Comparison(tuple(map(str, sources)), scores, tuple(pairings), resampling.text)
 
 
-def _judging(options: ScoreOptions) -> Judging:
-    return Judging(shapes=options.metrics == "all", tolerance=options.surface_tolerance)
+def _judging(options: ScoreOptions, html: str | None = None) -> Judging:
+    """What is computed; for a page, where in each image most is wrong, too."""
+    return Judging(options.metrics == "all", options.surface_tolerance, regions=html is not None)
 
 
-def _count_masks(predictions: Path, masks: Path, options: ScoreOptions, progress: Progress) -> Tally:
+def _count_masks(
+    predictions: Path, masks: Path, options: ScoreOptions, progress: Progress, html: str | None = None
+) -> Tally:
     return count_folders(
         predictions, masks, class_names=named_classes(options.classes), ignore=options.ignore,
-        instances=options.instances, judging=_judging(options), reading=options, progress=progress,
+        instances=options.instances, judging=_judging(options, html), reading=options, progress=progress,
     )  # fmt: skip
 
 

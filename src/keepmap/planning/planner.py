@@ -29,6 +29,8 @@ _STEP_OVER_FORWARD = 3
 _VALIDATION_SHARE = 0.06
 _MOST_VALIDATIONS = 10
 _UPRIGHT = 0.1
+_CLOSING = 2_000_000
+"""Pixels that are predicted once more when a training is over, at most: for the temperature and for the report."""
 FIXED = "--set"
 """The reason of an entry that was fixed."""
 Entries = dict[str, tuple[Any, str]]
@@ -71,7 +73,10 @@ def make_plan(
         "step_bytes": (fitted.cost.bytes, "weights, gradients, moments and what a pass keeps"),
         **{name: (value, FIXED) for name, value in fixed.items()},
     }
-    left = seconds_left() if timed else None
+    left = None
+    if timed:
+        closing = min(_CLOSING, here.validation_pixels) * _forward(setting, fitted.cost.seconds)
+        left = seconds_left() - closing
     entries |= _lengths(setting, fitted.cost.seconds, figures, asked, here.validation_pixels, left)
     because = {name: FIXED if name in asked.said else reason for name, (_, reason) in entries.items()}
     return Plan(**{name: value for name, (value, _) in entries.items()}, because=because)
@@ -154,7 +159,7 @@ def _lengths(
 ) -> Entries:
     """Steps, warm-up and validation interval. seconds: for the training, None where steps are fixed."""
     wanted, every = asked.options, asked.fixed.get("validate_every")
-    validation = validation_pixels * cost / (_STEP_OVER_FORWARD * setting.batch * setting.crop**2)
+    validation = validation_pixels * _forward(setting, cost)
     if wanted.steps is not None:
         steps, because = wanted.steps, "--steps"
     elif wanted.epochs is not None:
@@ -169,7 +174,7 @@ def _lengths(
     return {
         "steps": (steps, because),
         "replanned_at": (0, "step at which the steps were counted anew, 0 for not yet"),
-        "seconds": (seconds, "no limit" if seconds is None else "what --time leaves after reading and measuring"),
+        "seconds": (seconds, "no limit" if seconds is None else "what --time leaves beside reading and the report"),
         "validate_every": (every or max(1, math.ceil(steps / count)), FIXED if every else interval),
         "validation_seconds": (round(validation, 3), "the forward part of a step, for the pixels that are held out"),
         "warm_up": (
@@ -177,6 +182,11 @@ def _lengths(
             f"{_WARM_UP} steps, or a tenth of a short training",
         ),
     }
+
+
+def _forward(setting: Setting, cost: float) -> float:
+    """Seconds of the forward pass of a pixel. cost: seconds of a step."""
+    return cost / (_STEP_OVER_FORWARD * setting.batch * setting.crop**2)
 
 
 def _steps_in(seconds: float, cost: float, validation: float, every: int | None) -> tuple[int, int]:

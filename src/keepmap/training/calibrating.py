@@ -16,18 +16,21 @@ from keepmap.metrics.scoring import reliability_of
 from keepmap.protocols import Array
 from keepmap.runtime.torch_runtime import TorchRuntime
 
-_IMAGES = 16
+_IMAGES = 12
 """Held-out images that are looked at, evenly among all."""
-_PIXELS = 1500
+_SIDE = 224
+"""Pixels of the side of what is looked at of each, at most."""
+_PIXELS = 2000
 """Of each image, evenly among those that are not ignored: enough for one number, and a fraction of a second to fit."""
 
 
 def calibrate(runtime: TorchRuntime, store: SampleStore, side: int) -> tuple[float, tuple[ReliabilityBin, ...]]:
     """The temperature that suits the held-out images of `store`, and how reliable probabilities then are there.
 
-    runtime: the trained network, of temperature 1. side: of the crop from the middle of each image, pixels.
-    1.0 and no bins where all pixels are ignored. The same each time: nothing is drawn.
+    runtime: the trained network, of temperature 1. side: of the crops of the training; the middle of each image is
+    looked at, no larger than that. 1.0 and no bins where all pixels are ignored. The same each time: nothing is drawn.
     """
+    side = min(side, _SIDE)
     parts = [_sampled(runtime, *store.get(index), side) for index in _spread(len(store), _IMAGES)]
     logits, truth = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
     if not len(truth) or not np.isfinite(logits).all():

@@ -22,6 +22,9 @@ _CHOOSING = ("model", "encoder", "set", "weights")
 _RELIED_ON = ("size", "state_dict")
 """Clauses of the contract without which no RUN comes about; `check_segmenter` proves them all, which takes longer."""
 
+GIVEN = "the object that was handed over as network="
+"""Why the plan has the network that it has."""
+
 
 def adopt(network: Segmenter, options: TrainOptions) -> Any:
     """A copy of the user's network to be trained, in float32 on the CPU, after what can be refused without the data.
@@ -70,7 +73,7 @@ def choose_given(network: Any, figures: Fingerprint, classes: int, wanted: Train
         if not is_listed(network):
             raise OptionError("network= cannot recompute its activations.", found="--checkpointing", do="leave it out")
         options["checkpointing"] = True
-    because = "the object that was handed over as network="
+    because = GIVEN
     return Choice(name, options, False, mean, deviation, because, because_mean=source, recomputes=is_listed(network))
 
 

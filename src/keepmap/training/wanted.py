@@ -19,10 +19,10 @@ from keepmap.planning.choice import START_WORDS
 from keepmap.planning.plan import ENTRIES
 from keepmap.resources import resolve_device
 
-MARGIN = 8.0
-"""Seconds kept back for starting Python, which takes about 5, for the last save and the last lines."""
+MARGIN = 9.0
+"""Seconds kept back for starting Python, which takes about 5, for the last save, the charts and the last lines."""
 _DEFAULT_TIME = "10m"
-_LEAST_SECONDS = 10.0
+_LEAST_SECONDS = 11.0
 _RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096),
            ("workers", 0, 256))  # fmt: skip
 

@@ -134,8 +134,56 @@ def test_torch_uses_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(resources, "thread_count", lambda: 1)
         assert resources.use_cpu() == 1
         assert torch.get_num_threads() == 1
+        monkeypatch.setattr(resources, "thread_count", lambda: 5)
+        assert [resources.use_cpu(processes) for processes in (2, 8)] == [2, 1]
     finally:
         torch.set_num_threads(before)
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "a", "LOCAL_WORLD_SIZE": "2", "WORLD_SIZE": "6", "RANK": "3", "LOCAL_RANK": "1"}
+SRUN = {"SLURM_NTASKS": "8", "SLURM_NTASKS_PER_NODE": "4", "SLURM_PROCID": "5", "SLURM_LOCALID": "1"}
+
+
+@pytest.mark.parametrize(
+    ("known", "devices", "counts", "rank"),
+    [
+        ({}, None, (1, 1), 0),
+        ({}, 3, (3, 1), 0),
+        ({"LOCAL_RANK": "2"}, 3, (3, 1), 2),
+        (TORCHRUN, None, (2, 3), 3),
+        (TORCHRUN, 2, (2, 3), 3),
+        (TORCHRUN | SRUN, None, (2, 3), 3),
+        (SRUN, None, (4, 2), 5),
+        (SRUN | {"SLURM_JOB_NAME": "bash"}, 2, (2, 1), 5),
+        ({"SLURM_NTASKS": "1", "SLURM_PROCID": "0"}, None, (1, 1), 0),
+    ],
+)
+def test_processes_are_those_of_the_launcher(
+    known: dict[str, str], devices: int | None, counts: tuple[int, int], rank: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in {*TORCHRUN, *SRUN, "SLURM_JOB_NAME"}:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    assert (resources.process_counts(devices), resources.process_rank()) == (counts, rank)
+
+
+@pytest.mark.parametrize(
+    ("known", "devices", "words"),
+    [
+        (TORCHRUN, 3, "--devices 3"),
+        (TORCHRUN | {"WORLD_SIZE": "5"}, None, "5 processes, 2 here"),
+        ({"SLURM_NTASKS": "4"}, None, "--ntasks-per-node"),
+    ],
+)
+def test_processes_that_do_not_fit_are_refused(
+    known: dict[str, str], devices: int | None, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in known.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(OptionError) as caught:
+        resources.process_counts(devices)
+    assert words in str(caught.value)
 
 
 def test_large_buffers_come_in_huge_pages() -> None:

@@ -31,9 +31,11 @@ class KeepmapError(Exception):
     """A failure with a reason: what was found, what was expected, what to do about it.
 
     summary: one sentence that names the file or the option. The three details may be empty.
+    everywhere: whether all processes of a training raise it, so that one of them shows it.
     """
 
     exit_code = 1
+    everywhere = False
 
     def __init__(self, summary: str, *, found: str = "", expected: str = "", do: str = "") -> None:
         super().__init__(summary)
@@ -114,6 +116,8 @@ class ContractError(KeepmapError):
 
 class Interrupted(KeepmapError):
     """A signal stopped the work after its state was saved. signal: 2 (Ctrl-C) or 15 (SIGTERM)."""
+
+    everywhere = True
 
     def __init__(self, summary: str, *, signal: int = 2, do: str = "") -> None:
         super().__init__(summary, do=do)

@@ -45,6 +45,41 @@ def thread_count() -> int:
     return max(1, count)
 
 
+def process_counts(devices: int | None = None) -> tuple[int, int]:
+    """(processes on this machine, machines) that train together: those that torchrun or srun began, else `devices`, 1.
+
+    Raises OptionError where the launcher began other numbers than `devices`, or not the same on every machine.
+    """
+    known = os.environ
+    names = ("LOCAL_WORLD_SIZE", "WORLD_SIZE") if "TORCHELASTIC_RUN_ID" in known else None
+    if names is None and known.get("SLURM_JOB_NAME") not in ("bash", "interactive"):
+        names = ("SLURM_NTASKS_PER_NODE", "SLURM_NTASKS") if int(known.get("SLURM_NTASKS", "1")) > 1 else None
+    if names is None:
+        return devices or 1, 1
+    if names[0] not in known:
+        raise OptionError(
+            "How many processes each machine has is not said.", found=f"{names[1]} {known[names[1]]}, no {names[0]}",
+            do="srun --ntasks-per-node N in place of --ntasks",
+        )  # fmt: skip
+    here, size = (int(known[name]) for name in names)
+    if size % here or devices not in (None, here):
+        asked = "" if devices is None else f" and --devices {devices}"
+        raise OptionError(
+            "The processes that were begun are not those that were asked for.",
+            found=f"{size} processes, {here} here{asked}",
+            expected="as many on each machine, and --devices left to torchrun or srun",
+        )
+    return here, size // here
+
+
+def process_rank() -> int:
+    """The number of this process among those that train together, 0 for the one that speaks and writes."""
+    known = os.environ
+    if int(known.get("SLURM_NTASKS", "1")) > 1:
+        return int(known.get("RANK", known.get("SLURM_PROCID", "0")))
+    return int(known.get("RANK", known.get("LOCAL_RANK", "0")))
+
+
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """function(item) for each of `items`, in their order, on all threads; the first exception is raised.
 
@@ -140,8 +175,10 @@ def resolve_precision(name: str, device: str) -> str:
     return "bfloat16" if has_bfloat16(device) else "float32"
 
 
-def use_cpu() -> int:
+def use_cpu(processes: int = 1) -> int:
     """Let torch use every thread this process may keep busy, and say how many; and let large buffers use huge pages.
+
+    processes: that share these threads.
 
     A fresh buffer is handed out by the kernel page by page, which for a page of 4 KiB costs as much time as a layer
     takes to fill it. Linux only; torch looks at the variable when it first allocates, later calls change nothing.
@@ -149,6 +186,6 @@ def use_cpu() -> int:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     import torch
 
-    threads = thread_count()
+    threads = max(1, thread_count() // processes)
     torch.set_num_threads(threads)
     return threads

@@ -148,3 +148,18 @@ def test_a_unet_is_deep_enough_to_see_a_large_object(device: str) -> None:
     assert levels == {0.0: 5, 320.0: 5, 321.0: 6, 5000.0: 7}
     named = choose_network(figures, TrainOptions(model="unet", set={"widths": (4, 8)}), here)
     assert named.options["widths"] == (4, 8)
+
+
+def test_processes_without_a_common_batch_norm_get_group_norm_or_trained_weights() -> None:
+    """On CPUs; a norm that was asked for stays, and an encoder that was asked for too."""
+    apart, none = replace(HERE, processes=2), replace(holding(), processes=2)
+    unet = choose_network(NUCLEI, TrainOptions(model="unet"), apart)
+    assert unet.options["norm"] == "group" and "2 processes" in unet.because
+    asked = choose_network(NUCLEI, TrainOptions(model="unet", set={"norm": "instance"}), apart)
+    assert asked.options["norm"] == "instance"
+    assert choose_network(NUCLEI, TrainOptions(), apart).network == "encoder_unet"
+    auto = choose_network(NUCLEI, TrainOptions(), none)
+    assert (auto.network, auto.options["norm"]) == ("unet", "group") and "no ImageNet weights" in auto.because
+    assert choose_network(NUCLEI, TrainOptions(encoder="resnet18"), none).network == "encoder_unet"
+    assert "norm" not in choose_network(NUCLEI, TrainOptions(model="unet"), replace(apart, device="cuda")).options
+    assert choose_network(NUCLEI, TrainOptions(), replace(none, device="cuda")).network == "encoder_unet"

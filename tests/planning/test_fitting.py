@@ -87,3 +87,16 @@ def test_small_images_get_small_crops() -> None:
     small = Fingerprint(**{**vars(NUCLEI), "heights": (80, 90, 99)})
     assert crop_of(small, TrainOptions()) == (96, "the median image is 90x320, and 256 is enough context")
     assert crop_of(small, TrainOptions(crop=128)) == (128, "--crop")
+
+
+@pytest.mark.parametrize(
+    ("processes", "batches"), [(1, [8, 4, 2, 2]), (2, [8, 4, 2, 2]), (4, [8, 4, 4]), (16, [16, 16])]
+)
+def test_processes_share_a_batch_equally(processes: int, batches: list[int]) -> None:
+    """Parts are those of the crops that one process has."""
+    settings, because = possible(NUCLEI, TrainOptions(), {}, (False,), processes)
+    assert [ways[0].batch for ways in settings] == batches
+    assert all(ways[0].micro == ways[0].batch // processes for ways in settings)
+    assert (f"by {processes} processes" in because["batch"]) == (processes > 1)
+    with pytest.raises(OptionError, match="cannot share 37 crops"):
+        possible(NUCLEI, TrainOptions(batch=37), {}, (False,), processes + 1)

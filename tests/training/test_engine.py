@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from keepmap.errors import OptionError, OutOfMemory
+from keepmap.errors import OptionError, OutOfMemory, RunError
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
@@ -80,6 +80,16 @@ def test_state_goes_on_bit_for_bit(way: str) -> None:
         engine.renew_statistics([batch(9)[0]])
     for name, tensor in whole.judged.state_dict().items():
         assert torch.equal(tensor, second.judged.state_dict()[name]), name
+
+
+def test_a_state_without_an_average_is_refused_and_changes_nothing() -> None:
+    plain = Engine(small_network(), device="cpu", precision="float32")
+    plain.step(*batch(), 1e-2)
+    averaged = Engine(small_network(), device="cpu", precision="float32", optimiser=WAYS["averaged"])
+    before = averaged.state()
+    with pytest.raises(RunError, match="no averaged weights"):
+        averaged.restore(plain.state())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in averaged.state().items())
 
 
 def test_averaged_weights_are_those_of_the_formula_and_wait_for_nothing() -> None:

@@ -176,7 +176,7 @@ def test_a_foreign_network_gets_raw_values() -> None:
 def test_it_is_trained_saved_and_wanted_again(folders: tuple[Path, Path], tmp_path: Path) -> None:
     run, network = RunFolder(tmp_path / "run"), tiny()
     before = network.head.weight.clone()
-    _, position = begin(*folders, run, OPTIONS, Silent(), network)
+    _, position, _ = begin(*folders, run, OPTIONS, Silent(), network)
     assert position.step == 3
     assert torch.equal(network.head.weight, before), "a copy is trained"
     config = run.read_config()
@@ -252,9 +252,9 @@ def test_interrupted_and_continued_with_a_new_object_equals_uninterrupted(
     with monkeypatch.context() as patch:
         patch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
         patch.setattr(loop.Engine, "step", step)
-        _, position = begin(*folders, parts, OPTIONS, Silent(), tiny())
+        _, position, _ = begin(*folders, parts, OPTIONS, Silent(), tiny())
     assert position.step == 1
-    _, position = go_on(parts, Silent(), tiny(seed=5))
+    _, position, _ = go_on(parts, Silent(), tiny(seed=5))
     assert position.step == 3
     for one, other in ((whole.last_file, parts.last_file), (whole.model_file, parts.model_file)):
         expected, found = read_tensors(one)[0], read_tensors(other)[0]

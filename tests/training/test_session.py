@@ -84,7 +84,7 @@ def same(one: RunFolder, other: RunFolder) -> bool:
 
 def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
-    plan, position = begin(*folders, run, OPTIONS, Silent())
+    plan, position, _ = begin(*folders, run, OPTIONS, Silent())
     assert (plan.steps, position.step, position.signal) == (6, 6, 0)
     assert {p.name for p in run.path.iterdir()} == {
         "config.json", "model.safetensors", "plan.json", "split.json", "fingerprint.json", "metrics.jsonl",
@@ -114,13 +114,13 @@ def test_interrupted_and_continued_equals_uninterrupted(
     begin(*folders, whole, OPTIONS, Silent())
     with monkeypatch.context() as patch:
         interrupt_after(patch, stops[0])
-        _, position = begin(*folders, parts, OPTIONS, Silent())
+        _, position, _ = begin(*folders, parts, OPTIONS, Silent())
         assert (position.step, position.signal) == (stops[0], signal.SIGINT)
         for stop in stops[1:]:
             interrupt_after(patch, stop)
-            _, position = go_on(parts, Silent())
+            _, position, _ = go_on(parts, Silent())
             assert position.signal == signal.SIGINT
-    _, position = go_on(parts, Silent(), workers=workers)
+    _, position, _ = go_on(parts, Silent(), workers=workers)
     assert position.step == 6
     assert same(whole, parts)
 
@@ -277,11 +277,11 @@ def test_time_ends_the_training(folders: tuple[Path, Path], tmp_path: Path, monk
     monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1e-5, 1))
     monkeypatch.setattr("keepmap.training.wanted._LEAST_SECONDS", 1.0)
     options = TrainOptions(model="unet", time="12s", crop=64, batch=2, device="cpu")
-    plan, position = begin(*folders, run, options, Silent())
+    plan, position, _ = begin(*folders, run, options, Silent())
     assert plan.seconds is not None and plan.seconds < 3
     assert 0 < position.step < plan.steps
     assert run.model_file.exists()
-    _, again = go_on(run, Silent())
+    _, again, _ = go_on(run, Silent())
     assert (again.step, again.validated) == (position.step, position.validated)
 
 
@@ -307,7 +307,7 @@ def test_resume_needs_neither_the_working_folder_nor_the_file_of_names(
     begin(Path("images"), Path("masks"), run, replace(OPTIONS, classes="names.txt"), Silent())
     Path("names.txt").unlink()
     monkeypatch.chdir("/")
-    _, position = go_on(run, Silent())
+    _, position, _ = go_on(run, Silent())
     assert position.step == 6
 
 
@@ -365,7 +365,7 @@ def test_floats_of_five_bands_train_and_predict(tmp_path: Path) -> None:
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
     run = RunFolder(tmp_path / "run")
     options = replace(OPTIONS, steps=4, max_pixels=10**6)
-    plan, _ = begin(tmp_path / "images", tmp_path / "masks", run, options, Silent())
+    plan, *_ = begin(tmp_path / "images", tmp_path / "masks", run, options, Silent())
     low, high = plan.value_range
     assert -3 < low < -2 < 1 < high < 2
     assert all(-3 < mean < 1 for mean in plan.mean)
@@ -399,7 +399,7 @@ def test_groups_are_written_down_and_kept_on_resume(
     assert split["rule"] == f"--validation {tmp_path / 'val.txt'}"
     assert split["groups"] == {f"p{n // 2}_{n % 2}": f"p{n // 2}" for n in range(6)}
     (tmp_path / "val.txt").unlink()
-    _, position = go_on(run, Silent())
+    _, position, _ = go_on(run, Silent())
     assert position.step == 6
 
 
@@ -429,7 +429,7 @@ def test_entries_that_are_fixed_reach_the_training(
     monkeypatch.setattr("keepmap.training.session.fit", fit)
     run = RunFolder(tmp_path / "run")
     fixed = {"optimiser": "sgd", "micro": 1, "checkpointing": True, "class_rate": 0.5, "gamma": (0.5, 2.0)}
-    plan, _ = begin(*folders, run, replace(OPTIONS, steps=2, set=fixed), Silent())
+    plan, *_ = begin(*folders, run, replace(OPTIONS, steps=2, set=fixed), Silent())
     assert plan.loss == LossConfig()
     assert run.read_config().options["checkpointing"] is True
     figures = from_dict(Fingerprint, read_json(run.fingerprint_file, format=1), "fingerprint.json")

@@ -3,12 +3,15 @@
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from keepmap.data.labels import LabelSet
 from keepmap.inference.predictor import Predictor
+from keepmap.metrics.tally import Tally, dealt
 from keepmap.networks.catalogue import build_network
 from keepmap.runtime.torch_runtime import TorchRuntime
+from keepmap.training.ranks import Ranks
 from keepmap.training.validation import validate
 
 LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
@@ -44,3 +47,16 @@ def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
     assert counts.stems == ["a", "b"]
     assert all(counts.regions)
     assert network.training
+
+
+def test_several_processes_count_every_image_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Tally] = []
+    monkeypatch.setattr(Ranks, "gathered", lambda self, mine: told.append(mine) or [mine])
+    network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
+    for ranks in (Ranks(0, 2), Ranks(1, 2), Ranks()):
+        validate(network, Drawn(), LABELS, device="cpu", precision="float32", ranks=ranks)  # type: ignore[arg-type]
+    one, other, whole = told
+    assert (one.stems, other.stems) == (["a"], ["b"])
+    assert dealt([one, other]).stems == whole.stems
+    assert np.array_equal(dealt([one, other]).matrix.matrix, whole.matrix.matrix)
+    assert dealt([one, other]).regions == whole.regions

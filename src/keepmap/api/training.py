@@ -44,8 +44,8 @@ def plan(
     weights: str = "auto", offline: bool = False, init: str | None = None, network: Segmenter | None = None,
     time: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, device: str = "auto",
     group_by: str = "found", validation: str | None = None, precision: Precision = "auto", crop: int | None = None,
-    batch: int | None = None, workers: int | None = None, deterministic: bool = False, memory: str | None = None,
-    checkpointing: bool = False, progress: Progress | None = None,
+    batch: int | None = None, workers: int | None = None, devices: int | None = None, deterministic: bool = False,
+    memory: str | None = None, checkpointing: bool = False, progress: Progress | None = None,
 ) -> Plan:  # fmt: skip
     """What `train` with the same arguments would do, and why, after a few measured steps; nothing is written.
 
@@ -86,6 +86,7 @@ def train(
     crop: int | None = None,
     batch: int | None = None,
     workers: int | None = None,
+    devices: int | None = None,
     deterministic: bool = False,
     memory: str | None = None,
     checkpointing: bool = False,
@@ -106,7 +107,9 @@ def train(
     preview: a PNG file. The crops that the training would begin with are drawn into it, and nothing is trained: the Run
     that comes back has no steps, and the picture for its path. `out` is not needed then.
     With resume=True, `out` is a RUN that was interrupted; it knows its folders and options, and the time spent counts.
-    Only workers can be others then, which changes nothing in the result.
+    Only workers can be others then, which changes nothing in the result, and devices.
+    devices: processes that train together, see docs/scaling.md. Where neither torchrun nor srun began them, the script
+    that calls this is begun once for each.
     Raises DataError with everything that is wrong before the first step, ContractError for an object that is no
     network, Interrupted after Ctrl-C (the state is saved).
     """
@@ -121,14 +124,18 @@ def train(
         raise OptionError("No RUN folder is named.", expected="-o RUN")
     run = RunFolder(Path(out))
     if resume:
-        if images is not None or masks is not None or options != TrainOptions(workers=options.workers):
-            raise OptionError("--resume takes no folders and no options but --workers.", do=f"-o {out} --resume")
-        plan, position = go_on(run, show, network, augment, workers=options.workers)
+        if images is not None or masks is not None or options != TrainOptions(workers=workers, devices=devices):
+            raise OptionError(
+                "--resume takes no folders and no options but --workers and --devices.", do=f"-o {out} --resume"
+            )
+        plan, position, first = go_on(run, show, network, augment, workers=workers, devices=devices)
     elif images is None or masks is None:
         raise OptionError("Images and masks are needed.", expected="IMAGES MASKS -o RUN, or -o RUN --resume")
     else:
-        plan, position = begin(Path(images), Path(masks), run, options, show, network, augment)
+        plan, position, first = begin(Path(images), Path(masks), run, options, show, network, augment)
     raise_if_interrupted(run, plan, position, network, augment)
+    if not first:
+        return Run(run.path, plan, position.best, position.best_step, position.step, position.seconds)
     computing = ComputeOptions(options.memory, device=plan.device, precision=cast(Precision, plan.precision))
     needed = network if run.read_config().foreign else None
     report_training(run, partial(load_predictor, options=computing, given=needed), show)

@@ -27,6 +27,7 @@ from keepmap.cli.plan import plan
 from keepmap.cli.predict import predict
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
+from keepmap.resources import process_rank
 
 COMMANDS = (check, convert, plan, train, evaluate, compare, predict, export, import_weights, bench, demo, models)
 
@@ -91,6 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, before)
     from keepmap.cli.terminal import show_failure
 
+    if failure.everywhere and process_rank():
+        return failure.exit_code
     show_failure(failure, "" if isinstance(failure, Interrupted) else type(failure).__name__)
     return failure.exit_code
 

@@ -14,6 +14,7 @@ import typer
 import keepmap
 from keepmap.cli.parameters import Quiet, parse_settings, takes
 from keepmap.options import TrainOptions
+from keepmap.resources import process_rank
 
 
 @takes(TrainOptions)
@@ -34,7 +35,7 @@ def train(
     """
     from keepmap.cli.progress import make_progress
 
-    progress = make_progress(quiet)
+    progress = make_progress(quiet or process_rank() > 0)
     options["set"] = parse_settings(options["set"]) if options["set"] else None
     run = keepmap.train(images, masks, out, resume=resume, preview=preview, **options, progress=progress)
     if preview is not None:

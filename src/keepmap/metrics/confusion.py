@@ -200,6 +200,10 @@ class ConfusionMatrix:
         self._counts += total
         return own[1:, 1:]
 
+    def merge(self, other: ConfusionMatrix) -> None:
+        """Count what another one has counted, of as many classes."""
+        self._counts = self._counts + other._counts
+
     @property
     def matrix(self) -> npt.NDArray[np.int64]:
         """Pixels [truth, prediction], (K, K) int64; ignored pixels are left out."""

@@ -124,6 +124,25 @@ class Tally:
         return next(iter(self.units)) if len(self.units) == 1 else ""
 
 
+def dealt(parts: Sequence[Tally]) -> Tally:
+    """One tally of images that were dealt out in turn, in their order: the first to the first of `parts`, and so on."""
+    first, *others = parts
+    if not others:
+        return first
+    whole = Tally(first.names, first.judging)
+    for part in parts:
+        whole.matrix.merge(part.matrix)
+        whole.units |= part.units
+        whole.large += part.large
+    for turn in range(max(len(part.stems) for part in parts)):
+        for part in parts[: sum(turn < len(part.stems) for part in parts)]:
+            whole.stems.append(part.stems[turn])
+            whole.rows.append(part.rows[turn])
+            whole.expected.append(part.expected[turn])
+            whole.regions.append(part.regions[turn])
+    return whole
+
+
 def _distances(distances: Sequence[surfaces.ClassDistances]) -> Floats:
     """(K, 2): Hausdorff and mean distance of each class."""
     return np.array([(surfaces.hausdorff95(pair), surfaces.surface_distance(pair)) for pair in distances])

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from keepmap.errors import OptionError
 from keepmap.networks.depthwise import depthwise_conv2d, is_slow
@@ -216,6 +217,11 @@ def normalisation(norm: Literal["batch", "instance", "group"], channels: int, *,
     if groups == channels:
         groups = max(1, channels // 2)
     return GroupNorm(channels if norm == "instance" else groups, channels)
+
+
+def has_batch_norm(network: nn.Module) -> bool:
+    """Whether a layer of `network` normalises by statistics of the batch."""
+    return any(isinstance(layer, _BatchNorm) for layer in network.modules())
 
 
 def activation(act: str) -> nn.Module:

@@ -23,6 +23,8 @@ START_WORDS = ("auto", "imagenet", "none")
 """What --weights takes beside the name of a file."""
 _LEAST_DEVIATION = 0.01
 """Deviation that a channel at least counts as, as a share of the largest: a nearly constant one is not blown up."""
+_WITH_NORM = ("unet",)
+"""Networks whose option `norm` says how they normalise."""
 _MOST_LEVELS = 7
 """Of a unet that is planned; its stride is 64 then."""
 
@@ -53,6 +55,7 @@ class Situation:
 
     memory: bytes that a step may take; cache: that decoded images may take; because_memory: the end of both reasons.
     image_bytes: what all images take decoded. validation_pixels: pixels of all held-out images.
+    processes: that train together, each with this memory and a part of the batch.
     offers: the published ImageNet weights.
     begun:  network and options of the RUN that --init names.
     sight:  the widths of a unet -> pixels along each axis that an output pixel depends on.
@@ -68,6 +71,12 @@ class Situation:
     image_bytes: int = 0
     because_memory: str = "of what is free"
     sight: Callable[[tuple[int, ...]], int] = _unlimited
+    processes: int = 1
+
+    @property
+    def apart(self) -> bool:
+        """Whether the crops of a batch lie in processes whose batch norms cannot be synchronised."""
+        return self.processes > 1 and self.device == "cpu"
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,8 @@ class Choice:
 
     encoder: the encoder that `pretrained` is about, "" for a network without one.
     because_mean: where mean and deviation come from. recomputes: whether it can recompute its activations.
-    reach: (before, after) in pixels, known once it is built.
+    reach: (before, after) in pixels, known once it is built. because_frozen: why its batch norm must keep the
+    statistics that it begins with, "" where it need not.
     """
 
     network: str
@@ -89,6 +99,7 @@ class Choice:
     because_mean: str = "mean and deviation of the training images"
     recomputes: bool = True
     reach: tuple[int, int] = (0, 0)
+    because_frozen: str = ""
 
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
@@ -109,7 +120,7 @@ def _as_typed(value: object) -> str:
 
 
 def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:
-    name = "encoder_unet" if wanted.model == "auto" else wanted.model
+    name = _of_auto(wanted, here) if wanted.model == "auto" else wanted.model
     data = normalisation(figures)
     if here.begun is not None and (wanted.model, wanted.encoder, wanted.weights) == ("auto", "auto", "auto"):
         return Choice(*here.begun, False, *data, "the network of --init")
@@ -117,7 +128,11 @@ def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choi
         if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
             raise _no_encoder(wanted)
         options, why = ({}, "") if "widths" in (wanted.set or {}) else _widths(name, figures, here)
-        return Choice(name, options, False, *data, f"--model {name}{why}")
+        if here.apart and name in _WITH_NORM and "norm" not in (wanted.set or {}):
+            options = {**options, "norm": "group"}
+            why += f", group norm: batch norm is synchronised on GPUs only, and there are {here.processes} processes"
+        said = f"--model {name}" if wanted.model != "auto" else f"{name}: no ImageNet weights are at hand"
+        return Choice(name, options, False, *data, f"{said}{why}")
     encoder, because = _choose_encoder(name, wanted, here)
     offer = next((offer for offer in here.offers if offer.encoder == encoder), None)
     pretrained, start = _choose_start(encoder, offer, wanted)
@@ -129,6 +144,14 @@ def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choi
         other = f"{reason}: those of the weights are for 8-bit RGB, not {figures.channels} channels of {figures.dtype}"
         reason = "what the ImageNet weights were trained with" if rgb else other
     return Choice(name, options, pretrained, *data, f"{because}, {start}", encoder, reason)
+
+
+def _of_auto(wanted: TrainOptions, here: Situation) -> str:
+    """What auto stands for: over an encoder, unless batch norm would have to learn without statistics."""
+    trained = any(offer.at_hand and offer.encoder in _CHOSEN for offer in here.offers)
+    asked = wanted.encoder != "auto" or wanted.weights not in ("auto", "none")
+    random = wanted.weights == "none" or not trained
+    return "unet" if here.apart and random and not asked else "encoder_unet"
 
 
 def normalisation(figures: Fingerprint) -> tuple[tuple[float, ...], tuple[float, ...]]:

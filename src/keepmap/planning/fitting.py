@@ -98,24 +98,40 @@ def _pixels(setting: Setting) -> int:
 
 
 def possible(
-    figures: Fingerprint, wanted: TrainOptions, fixed: Mapping[str, Any], again: Sequence[bool]
+    figures: Fingerprint, wanted: TrainOptions, fixed: Mapping[str, Any], again: Sequence[bool], processes: int = 1
 ) -> tuple[list[list[Setting]], dict[str, str]]:
     """Crop and batch, the best first, each with the ways to take such a step, the fastest first; and why the first.
 
     What was asked for does not change. again: whether activations may be kept, recomputed, or either.
+    processes: that share a batch equally. Raises OptionError where they cannot.
     """
     side, why = crop_of(figures, wanted)
-    batches = [8, 4, _SMALLEST_BATCH] if wanted.batch is None else [wanted.batch]
+    batches, steady = _batches(wanted.batch, processes)
     crops = [side] if wanted.crop is not None or side <= _SMALLER_CROP else [side, _SMALLER_CROP]
     sizes = [*((side, batch) for batch in batches), *((crop, batches[-1]) for crop in crops[1:])]
     settings = []
     for crop, batch in sizes:
-        parts = [min(batch, fixed["micro"])] if "micro" in fixed else _parts(batch)
-        large = [part for part in parts if part >= min(batch, _LEAST_STATISTICS)] or parts
+        own = batch // processes
+        parts = [min(own, fixed["micro"])] if "micro" in fixed else _parts(own)
+        large = [part for part in parts if part >= min(own, _LEAST_STATISTICS)] or parts
         ways = [(part, recompute) for recompute in again for part in large]
         ways += [(part, again[-1]) for part in parts if part not in large]
         settings.append([Setting(crop, batch, part, recompute) for part, recompute in ways])
-    return settings, {"crop": why, "batch": "steady gradients" if wanted.batch is None else "--batch"}
+    return settings, {"crop": why, "batch": steady}
+
+
+def _batches(wanted: int | None, processes: int) -> tuple[list[int], str]:
+    """The batches to be tried, each of which the processes share equally, and why."""
+    if wanted is not None and wanted % processes:
+        raise OptionError(
+            f"{processes} processes cannot share {wanted} crops equally.", found=f"--batch {wanted}",
+            expected=f"a multiple of {processes}",
+        )  # fmt: skip
+    if wanted is not None:
+        return [wanted], "--batch"
+    fitting = [batch for batch in (8, 4, _SMALLEST_BATCH) if batch % processes == 0]
+    shared = f", shared equally by {processes} processes" if processes > 1 else ""
+    return fitting or [processes], f"steady gradients{shared}"
 
 
 def _parts(batch: int) -> list[int]:

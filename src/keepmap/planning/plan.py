@@ -21,7 +21,7 @@ FORMAT = 1
 """Format number of plan.json."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "network": ("network", "options", "pretrained", "reach", "mean", "deviation"),
-    "machine": ("device", "precision", "memory", "cache"),
+    "machine": ("device", "processes", "precision", "memory", "cache"),
     "step": ("crop", "batch", "micro", "checkpointing", "step_seconds", "step_bytes"),
     "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_seconds"),
     "optimiser": ("optimiser", "learning_rate", "encoder_rate", "schedule", "warm_up", "weight_decay", "clipping",
@@ -44,7 +44,8 @@ class Plan:
     told in `recipe.OptimiserConfig`, of augmentation in `data.augment.Augmentation`, of sampling in `data.sampling`.
 
     cross_entropy, dice, focal, tversky: weights of the terms of the loss. weighting: where class_weights come from.
-    micro: crops of one forward and backward pass, 0 for all of a batch. memory: of a step; cache: of decoded images.
+    processes: that share a batch. micro: crops of one pass, 0 for all that a process has. memory: of a step; cache: of
+    decoded images.
     """
 
     network: str
@@ -105,6 +106,7 @@ class Plan:
     blur: Chance = (0.0, 0.0)
     coarse: Chance = (0.0, 1.0)
     class_rate: float = 0.0
+    processes: int = 1
 
     @property
     def loss(self) -> LossConfig:

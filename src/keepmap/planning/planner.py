@@ -55,7 +55,7 @@ def make_plan(
     timed = wanted.steps is None and wanted.epochs is None
     on = bool(choice.options.get("checkpointing"))
     either = choice.recomputes and not on and "checkpointing" not in fixed
-    settings, why = possible(figures, wanted, fixed, (False, True) if either else (on,))
+    settings, why = possible(figures, wanted, fixed, (False, True) if either else (on,), here.processes)
     fitted = fit(settings, here.memory, seconds_left if timed else None, needs, measure)
     setting = fitted.setting
     measured = f"median of measured steps of {setting.batch} crops of {setting.crop} px"
@@ -71,6 +71,7 @@ def make_plan(
         **step,
         "step_seconds": (fitted.cost.seconds, measured),
         "step_bytes": (fitted.cost.bytes, "weights, gradients, moments and what a pass keeps"),
+        **({"frozen_statistics": (True, choice.because_frozen)} if choice.because_frozen else {}),
         **{name: (value, FIXED) for name, value in fixed.items()},
     }
     left = None
@@ -119,6 +120,7 @@ def _of_machine(here: Situation, wanted: TrainOptions) -> Entries:
         "memory": (here.memory, f"the most that a step may take, {here.because_memory}"),
         "cache": (min(here.cache, here.image_bytes), f"for decoded images, {of_images}"),
         "seed": (wanted.seed, "--seed"),
+        "processes": (here.processes, "a device each" if here.processes > 1 else "one device"),
     }
 
 

@@ -23,6 +23,7 @@ _NOT_FIXED = {
     "options": "give each option of the network its value: --set widths=16,32,64",
     "pretrained": "--weights imagenet, --weights none or --weights FILE",
     "reach": "it follows from the network",
+    "processes": "--devices, torchrun or srun",
     "seconds": "--time",
     "step_seconds": "it is measured",
     "step_bytes": "it follows from crop, micro and checkpointing",

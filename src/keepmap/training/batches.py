@@ -34,10 +34,10 @@ Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]
 
 @dataclass(frozen=True)
 class Batches:
-    """x (N, C, crop, crop) float32 raw values and y (N, crop, crop) int64 of any step.
+    """x (N, C, crop, crop) float32 raw values and y (N, crop, crop) int64 of any step, or a share of them.
 
     store: the decoded training images; crop: side in pixels; own: the user's augmentation, in place of `how`;
-    workers: processes that draw, 0 for a thread.
+    workers: processes that draw, 0 for a thread. share: (r, n) draws every n-th crop of a batch from the r-th on.
     """
 
     store: SampleStore
@@ -46,15 +46,16 @@ class Batches:
     how: Augmentation
     own: Own | None = None
     workers: int = 0
+    share: tuple[int, int] = (0, 1)
 
     def files(self, step: int) -> list[str]:
         """The images of `step`, in the order of its crops."""
         return [str(self.store.facts[self.sampler.image(step, i)].image) for i in range(self.sampler.batch)]
 
     def draw(self, step: int) -> Drawn:
-        """The batch of `step`, classes as int16. Raises KeepmapError with the name of the file at fault."""
+        """Our share of the batch of `step`, classes as int16. Raises KeepmapError that names the file at fault."""
         crops = []
-        for i in range(self.sampler.batch):
+        for i in range(self.share[0], self.sampler.batch, self.share[1]):
             index = self.sampler.image(step, i)
             try:
                 crops.append(self._crop(index, step, i))

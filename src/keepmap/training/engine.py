@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from keepmap.errors import OptionError
+from keepmap.errors import OptionError, RunError
+from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
 from keepmap.networks.shortage import told_by_level
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.training.loss import Truth, loss_of, loss_of_heads
+from keepmap.training.ranks import Ranks
 
 _BETAS = (0.9, 0.999)
 _MOMENTUM = 0.9
@@ -35,6 +37,7 @@ class Engine:
     Where it has `deep_heads`, (stride, weight) of each of the logits that its `forward_deep` returns, it is trained on
     the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
+    ranks: the processes that step together, each with as many crops of the batch: the step is that of all crops.
     micro: crops of one forward and backward pass, to be set at will; 0 for all of a batch at once.
     judged: what is to be validated and kept: the network, or where the optimiser averages weights a second one with
     their average. Its norms have the statistics of the network, until `renew_statistics` computes its own.
@@ -49,21 +52,25 @@ class Engine:
         precision: str,
         optimiser: OptimiserConfig = OptimiserConfig(),  # noqa: B008
         loss: LossConfig = LossConfig(),  # noqa: B008
+        ranks: Ranks = Ranks(),  # noqa: B008
     ) -> None:
-        from lightning_fabric import Fabric  # noqa: PLC0415  (1.5 s to import: only training pays)
-
+        self.ranks = ranks
         fast = device != "cpu" or (precision == "bfloat16" and not any(map(_is_miscomputed, network.modules())))
         self._width = 2 if precision == "bfloat16" else 4
         self._layout = torch.channels_last if fast else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         plugins = [_autocast(device)] if precision == "bfloat16" else []
-        self.fabric = Fabric(accelerator=device, devices=1, plugins=plugins)
+        self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
+        unused = not isinstance(network, Network) or not all(weight for _, weight in self.heads)
+        self.fabric = ranks.fabric(device, plugins, find_unused=unused)
         self.config = optimiser
         self.optimiser = _optimiser(network, optimiser)
-        self._loss_of = loss_of(loss)
-        self._model, self._stepper = self.fabric.setup(self.network, self.optimiser)
+        self._loss_of = loss_of(loss, ranks)
+        trained = self.network
+        if ranks.size > 1 and device == "cuda" and not optimiser.frozen_statistics:
+            trained = with_common_statistics(self.network.to(self.fabric.device))
+        self._model, self._stepper = self.fabric.setup(trained, self.optimiser)
         self.micro = 0
-        self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
         if self.heads:
             self._model.mark_forward_method("forward_deep")
         self.judged = copy.deepcopy(self.network).requires_grad_(False) if optimiser.averaging else self.network
@@ -91,7 +98,7 @@ class Engine:
     def _step(self, x: Tensor, truth: Truth, size: int, learning_rate: float) -> float:
         self._model.train()
         if self.config.frozen_statistics:
-            _batch_norms(self.network, train=False)
+            _batch_norms(self._model, train=False)
         before = [buffer.clone() for buffer in self.network.buffers()]
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate * group["share"]
@@ -113,12 +120,15 @@ class Engine:
         self.optimiser.zero_grad(set_to_none=True)
         total = 0.0
         for first in range(0, len(x), size):
-            crops = slice(first, first + size)
-            loss = self._loss(self._placed(x[crops]), truth[crops], truth)
-            total += float(loss.detach())
-            if not math.isfinite(total):
-                return total
-            self.fabric.backward(loss)
+            crops, last = slice(first, first + size), first + size >= len(x)
+            with self.fabric.no_backward_sync(self._model, enabled=not last):
+                loss = self._loss(self._placed(x[crops]), truth[crops], truth)
+                total += float(loss.detach())
+                if last:
+                    total = self.ranks.total(total)
+                if last and not math.isfinite(total):
+                    return total
+                self.fabric.backward(loss * self.ranks.size)
         learnt = [p for p in self.network.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in learnt if p.grad is not None])
         if not math.isfinite(float(norm)):
@@ -188,11 +198,24 @@ class Engine:
             tensors["updates"] = torch.tensor(self._updates)
         return {name: tensor.detach().to("cpu").contiguous().clone() for name, tensor in tensors.items()}
 
+    def share_state(self) -> None:
+        """Give all processes the state of the first."""
+        if self.ranks.size > 1:
+            state = self.ranks.from_first(self.state)
+            if not self.ranks.first:
+                self.restore(state)
+
     def restore(self, tensors: dict[str, Tensor]) -> None:
         """Take over what `state` returned; the weights must match the network exactly.
 
-        Raises KeyError where weights are to be averaged and the state has no average.
+        Raises RunError, with nothing changed, where weights are to be averaged and the state has no average.
         """
+        if self.judged is not self.network and "updates" not in tensors:
+            raise RunError(
+                "The state of the training has no averaged weights.", found="a state without an average",
+                expected=f"one that was saved with averaging {self.config.averaging:g}",
+                do="begin a new RUN with --init, or put plan.json back as it was",
+            )  # fmt: skip
         self.network.load_state_dict(_below("network/", tensors))
         parameters = dict(self.network.named_parameters())
         for key, tensor in _below("optimiser/", tensors).items():
@@ -232,6 +255,14 @@ def _batch_norms(network: nn.Module, *, train: bool) -> list[_BatchNorm]:
     for norm in norms:
         norm.train(train)
     return norms
+
+
+def with_common_statistics(network: nn.Module) -> nn.Module:
+    """A twin of `network`, on the same weights and buffers, whose batch norms see the crops of all processes (CUDA)."""
+    kept = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
+    twin = copy.deepcopy(network, kept)
+    synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(twin)  # type: ignore[no-untyped-call]
+    return synchronised
 
 
 def _autocast(device: str) -> Any:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -62,36 +63,51 @@ class _Training:
         """Spent on the training in all."""
         return self.spent + self.watch.seconds
 
+    def agree(self, signal: int = 0) -> None:
+        """Set what is decided by: the first process's clock and what its last validation and save took, any signal."""
+        at = self.at
+        ours = self.seconds, at.validation_seconds, at.save_seconds
+        at.seconds, at.validation_seconds, at.save_seconds, number = self.engine.ranks.agreed(ours, [signal])
+        at.signal = int(number)
+
+    def write(self, **figures: float | int | str | Sequence[str] | None) -> None:
+        """Add a line to metrics.jsonl, in one process."""
+        if self.engine.ranks.first:
+            self.run.append_metrics(**figures)
+
 
 def fit(
     engine: Engine, plan: Plan, batches: Batches, validate: Callable[[], Scores], run: RunFolder, progress: Progress
 ) -> Position:
     """Train from the RUN's last state, or from the start, and leave best and last in the RUN.
 
-    The order of samples and the schedule depend on the plan alone; --time only decides where it stops.
+    The order of samples and the schedule depend on the plan alone; --time only decides where it stops. Of several
+    processes all take the same steps and the same decisions, and the first one reads and writes.
     """
-    at = restore(engine, run, plan, progress)
+    at = engine.ranks.from_first(partial(_prepared, engine, run, plan, progress))
+    engine.share_state()
+    engine.micro = at.micro or engine.micro
     here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch())
-    check_disk(engine, run)
-    run.trim_metrics(at.step, at.validated)
     at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
         _keep_if_best(here, validate)
     _save(here)
     saved, reported = Stopwatch(), Stopwatch()
+    here.agree()
     over = at.finished or at.step >= plan.steps or _out_of_time(here)
     with caught_signals() as interrupt, progress.track("train", plan.steps * plan.batch, "images") as bar:
         bar.advance(at.step * plan.batch)
         for step, x, y in () if over else batches.stream(at.step, progress):
             loss = _step(here, step, x, y)
             bar.advance(plan.batch, loss=loss)
-            at.step, at.seconds, at.signal = step + 1, here.seconds, interrupt.signal
+            at.step = step + 1
+            here.agree(interrupt.signal)
             _count_bad(here, loss, batches)
             _at_real_pace(here, bar)
             ending = at.step >= here.plan.steps or _out_of_time(here) or bool(at.signal)
             at.finished = ending and not at.signal
             if reported.seconds > _REPORT_SECONDS or ending:
-                run.append_metrics(step=at.step, loss=loss, seconds=round(at.seconds, 2))
+                here.write(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()
             if not at.signal and (ending or at.step % here.plan.validate_every == 0):
                 bar.advance(0, mean_iou=_keep_if_best(here, validate))
@@ -101,8 +117,16 @@ def fit(
             if ending:
                 break
     _say_end(here)
-    if not run.model_file.exists():
+    if engine.ranks.first and not run.model_file.exists():
         write_tensors(run.model_file, engine.judged.state_dict())
+    return at
+
+
+def _prepared(engine: Engine, run: RunFolder, plan: Plan, progress: Progress) -> Position:
+    """The state that the training goes on from in `engine`, and the RUN as it was then."""
+    at = restore(engine, run, plan, progress)
+    check_disk(engine, run)
+    run.trim_metrics(at.step, at.validated)
     return at
 
 
@@ -110,15 +134,15 @@ def _step(here: _Training, step: int, x: Tensor, y: Tensor) -> float:
     """One step, in parts of half as many crops each time that the memory does not suffice; returns its loss."""
     engine, at = here.engine, here.at
     while True:
-        torch.manual_seed(here.plan.seed * 1_000_003 + step)
+        torch.manual_seed(here.plan.seed * 1_000_003 + step + (engine.ranks.rank << 48))
         try:
             return engine.step(x, y, learning_rate(step, here.plan.steps, engine.config))
         except OutOfMemory as error:
             size = engine.micro or len(x)
-            if size == 1:
-                raise
+            if size == 1 or engine.ranks.size > 1:
+                raise  # the other processes are waiting for this one somewhere within the step
             engine.micro = at.micro = (size + 1) // 2
-            here.run.append_metrics(step=step + 1, crops_at_once=at.micro)
+            here.write(step=step + 1, crops_at_once=at.micro)
             here.progress.say(f"memory  {error.summary} From now on {at.micro} at once, {len(x)} a step as before")
 
 
@@ -131,12 +155,13 @@ def _count_bad(here: _Training, loss: float, batches: Batches) -> None:
         return
     at.bad, at.skipped = at.bad + 1, at.skipped + 1
     files = batches.files(at.step - 1)
-    here.run.append_metrics(step=at.step, skipped=files)
+    here.write(step=at.step, skipped=files)
     if at.skipped == 1:
         here.progress.say(f"note    the loss of step {at.step} was no number, the step is skipped: {first_few(files)}")
     if at.bad >= _MOST_BAD_LOSSES:
         good = dataclasses.replace(at, step=at.step - at.bad, bad=0, skipped=at.skipped - at.bad)
-        save(here.engine, here.run, good, here.plan)
+        if here.engine.ranks.first:
+            save(here.engine, here.run, good, here.plan)
         raise TrainingError(
             f"{here.run.path}: the loss was no number {at.bad} times in a row, at step {at.step}; the state of step "
             f"{good.step} is saved.",
@@ -151,7 +176,7 @@ def _out_of_time(here: _Training) -> bool:
     if plan.seconds is None:
         return False
     last = max(plan.validation_seconds, at.validation_seconds) + 2 * at.save_seconds
-    return here.seconds + plan.step_seconds + max(_RESERVE * plan.seconds, _SLACK * last) > plan.seconds
+    return at.seconds + plan.step_seconds + max(_RESERVE * plan.seconds, _SLACK * last) > plan.seconds
 
 
 def _at_real_pace(here: _Training, bar: Tracker) -> None:
@@ -162,8 +187,10 @@ def _at_real_pace(here: _Training, bar: Tracker) -> None:
     if at.seconds < _PACE_SHARE * plan.seconds and at.step < plan.steps:
         return
     here.plan = replan(plan, step=at.step, seconds=at.seconds)
-    write_json(here.run.plan_file, here.plan.rows(), format=FORMAT)
+    if here.engine.ranks.first:
+        write_json(here.run.plan_file, here.plan.rows(), format=FORMAT)
     _save(here)
+    here.agree(at.signal)
     bar.resize(here.plan.steps * plan.batch)
 
 
@@ -172,13 +199,14 @@ def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | st
     watch, at = Stopwatch(), here.at
     scores = validate()
     mean = scores.mean_iou
-    here.run.append_metrics(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
+    here.write(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
     at.validated = at.step
     reached = -1.0 if mean is None else mean
     if reached >= at.best:
         at.best, at.best_step = reached, at.step
-        write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
-        write_json(here.run.validation_file, to_dict(scores), format=FORMAT)
+        if here.engine.ranks.first:
+            write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
+            write_json(here.run.validation_file, to_dict(scores), format=FORMAT)
     at.validation_seconds = watch.seconds
     _remark(here, scores)
     return "n/a" if mean is None else mean
@@ -190,12 +218,14 @@ def _remark(here: _Training, scores: Scores) -> None:
     for remark in here.history.remarks(here.plan.steps, here.plan.warm_up):
         if remark.kind not in here.told:
             here.told.add(remark.kind)
-            here.run.append_metrics(step=here.at.step, remark=remark.kind, found=remark.found, do=remark.do)
+            here.write(step=here.at.step, remark=remark.kind, found=remark.found, do=remark.do)
             here.progress.say(f"note    {remark.found}. {remark.do[0].upper()}{remark.do[1:]}.")
 
 
 def _save(here: _Training) -> None:
-    """Save the state, and remember how long that takes."""
+    """Save the state, in one process, and remember how long that takes."""
+    if not here.engine.ranks.first:
+        return
     watch = Stopwatch()
     here.at.seconds = here.seconds
     save(here.engine, here.run, here.at, here.plan)

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from keepmap.planning.recipe import LossConfig
+from keepmap.training.ranks import Ranks
 
 _SMOOTH = 0.5
 """Pixels added to both sides of a fraction, so that a class of few is no jump."""
@@ -47,21 +48,22 @@ class Truth:
 Loss = Callable[[Tensor, Truth, Truth], Tensor]
 """(logits (N, K, *S), what they should be, the same of the whole batch that these crops are a part of) -> scalar.
 
-What it returns for the parts of a batch is to be added up. A mean over pixels is then that of the whole batch; what is
-no such mean is that of each part, weighted by its crops.
+What it returns for the parts of a batch, and in all processes, is to be added up. A mean over pixels is then that of
+the whole batch; what is no such mean is that of each part of all processes, weighted by its crops.
 """
 
 
-def loss_of(config: LossConfig) -> Loss:
+def loss_of(config: LossConfig, ranks: Ranks = Ranks()) -> Loss:  # noqa: B008
     """The weighted sum of the terms that `config` names, a scalar of float32, or of float64 for logits of float64.
 
+    ranks: the processes that the crops of a batch are divided among, equally, and call it together.
     Zero, with a gradient of zero, where no pixel is labelled. Raises ValueError, when it is called, where the classes
     are not as many as the class weights, and where a weight map is asked for and the truth has no weights.
     """
     terms = [(TERMS[name], weight) for name, weight in config.terms.items()]
 
     def loss(logits: Tensor, truth: Truth, whole: Truth) -> Tensor:
-        seen = _look(logits, truth, whole, config)
+        seen = _look(logits, truth, whole, config, ranks)
         return torch.stack([weight * term(seen, config) for term, weight in terms]).sum()
 
     return loss
@@ -89,7 +91,7 @@ class _Seen:
 
     log_p (N, K, *S); targets (N, 1, *S) int64; labelled (N, 1, *S) 1 elsewhere; weights (N, 1, *S) of the pixels, and
     without those of their own class in plain. total: sum of the weights over the whole batch, never 0.
-    class_weights (K,) for smoothing. share: of the crops of the whole batch.
+    class_weights (K,) for smoothing. share: of the crops of the whole batch, in all processes.
     """
 
     log_p: Tensor
@@ -100,9 +102,10 @@ class _Seen:
     total: Tensor
     class_weights: Tensor
     share: float
+    ranks: Ranks
 
 
-def _look(logits: Tensor, truth: Truth, whole: Truth, config: LossConfig) -> _Seen:
+def _look(logits: Tensor, truth: Truth, whole: Truth, config: LossConfig, ranks: Ranks) -> _Seen:
     classes = logits.shape[1]
     if config.border and truth.weights is None:
         raise ValueError("the loss is to be weighted by a map of borders, and there is none")
@@ -113,10 +116,10 @@ def _look(logits: Tensor, truth: Truth, whole: Truth, config: LossConfig) -> _Se
     by_class = torch.ones(classes) if given is None else torch.tensor(given)
     by_class = by_class.to(log_p)
     targets, labelled, plain, weights = _weights(truth, by_class, weighted=given is not None)
-    total = _weights(whole, by_class, weighted=given is not None)[-1].sum()
+    total = ranks.summed(_weights(whole, by_class, weighted=given is not None)[-1].sum())
     total = torch.where(total > 0, total, 1)
-    share = len(truth.classes) / len(whole.classes)
-    return _Seen(log_p, targets, labelled, plain, weights, total, by_class, share)
+    share = len(truth.classes) / (len(whole.classes) * ranks.size)
+    return _Seen(log_p, targets, labelled, plain, weights, total, by_class, share, ranks)
 
 
 def _weights(truth: Truth, by_class: Tensor, *, weighted: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -157,12 +160,13 @@ def _tversky(seen: _Seen, config: LossConfig) -> Tensor:
 def _overlap(seen: _Seen, alpha: float, beta: float) -> Tensor:
     """One minus the mean of sum(p t) + 0.5 over sum(p t) + alpha sum(p (1 - t)) + beta sum((1 - p) t) + 0.5, softmax p.
 
-    Sums run over the labelled pixels of all crops, the mean over the classes that occur in them.
+    Sums run over the labelled pixels of all crops in all processes, the mean over the classes that occur in them.
     """
     p = seen.log_p.exp() * seen.labelled
     truth = torch.zeros_like(p).scatter_(1, seen.targets, seen.labelled)
     axes = (0, *range(2, p.ndim))
-    both, found, wanted = (p * truth).sum(axes), p.sum(axes), truth.sum(axes)
+    sums = seen.ranks.summed(torch.stack([(p * truth).sum(axes), p.sum(axes), truth.sum(axes)]))
+    both, found, wanted = sums.unbind()
     wrong = alpha * (found - both) + beta * (wanted - both)
     index = (both + _SMOOTH) / (both + wrong + _SMOOTH)
     present = (wanted > 0).to(index.dtype)

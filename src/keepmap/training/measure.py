@@ -50,18 +50,20 @@ def measure_step(
     limit: float,
     optimiser: OptimiserConfig = OptimiserConfig(),  # noqa: B008
     loss: LossConfig = LossConfig(),  # noqa: B008
+    processes: int = 1,
 ) -> Cost:
     """Median seconds of a step, and the bytes that it needs at its peak: on a GPU those of these steps.
 
     network: an `nn.Module` that is a Segmenter. limit: seconds after which no further step is begun; at least one is
-    timed, the first is not where there are more.
+    timed, the first is not where there are more. processes: that share the crops; this one takes its part, alone, so
+    that what they tell each other is not in it.
     """
     copied = copy.deepcopy(network)
     if setting.checkpointing:
         let_recompute(copied)
     engine = Engine(copied, device=device, precision=precision, optimiser=optimiser, loss=loss)
     engine.micro = setting.micro
-    crop, batch = setting.crop, setting.batch
+    crop, batch = setting.crop, setting.batch // processes
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     generator = torch.Generator().manual_seed(0)

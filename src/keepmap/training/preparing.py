@@ -28,6 +28,7 @@ from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import build_network, is_listed
 from keepmap.networks.describe import sketch
+from keepmap.networks.layers import has_batch_norm
 from keepmap.networks.network import Network
 from keepmap.networks.recompute import let_recompute
 from keepmap.options import TrainOptions, parse_size
@@ -37,7 +38,7 @@ from keepmap.planning.plan import Plan
 from keepmap.planning.planner import coverage, make_plan, recipe_of
 from keepmap.planning.settings import Asked, asked, counted
 from keepmap.protocols import Progress
-from keepmap.resources import Stopwatch, free_memory, resolve_precision, use_cpu
+from keepmap.resources import Stopwatch, free_memory, process_counts, resolve_precision, use_cpu
 from keepmap.runs import RunConfig, RunFolder
 from keepmap.training.given import adopt, choose_given
 from keepmap.training.measure import measure_step, step_bytes
@@ -112,12 +113,14 @@ def prepare(
     facts, labels = read(images, masks, named_classes(wanted.classes), wanted, progress)
     division = _divide(facts, labels, wanted, progress)
     parts = parts_of(facts, labels, division)
-    use_cpu()
-    here = _situation(device, wanted, parts)
+    near, machines = process_counts(wanted.devices)
+    use_cpu(near)
+    here = _situation(device, wanted, parts, near, machines)
     figures = fingerprint(parts.train, parts.labels, glance(parts.train, parts.labels, wanted))
     counted(told.fixed, figures.channels, labels.count)
     loss, optimiser = recipe_of(told.fixed, figures)
     choice, network = _network(own, figures, told, here, progress)
+    optimiser = replace(optimiser, frozen_statistics=optimiser.frozen_statistics or bool(choice.because_frozen))
     say_network(choice.network, choice.options, choice.because, progress)
     limit = _MEASURING * budget
     plan = make_plan(
@@ -125,7 +128,7 @@ def prepare(
         needs=partial(step_bytes, network, precision=here.precision, optimiser=optimiser),
         measure=partial(
             measure_step, network, device=here.device, precision=here.precision, limit=limit, optimiser=optimiser,
-            loss=loss,
+            loss=loss, processes=here.processes,
         ),
     )  # fmt: skip
     if plan.seconds is not None and plan.steps < _FEW_STEPS:
@@ -162,11 +165,31 @@ def _network(
         network.set_normalisation(mean, deviation)
         choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
     choice = replace(choice, reach=network.reach)
+    if here.apart and has_batch_norm(network):
+        choice = replace(choice, because_frozen=_frozen(told, here.processes))
+        if own is None and not choice.pretrained and options.init is None:
+            progress.say(
+                f"note    {choice.network} has batch norm, random weights and no statistics of the images: it learns "
+                "badly in several processes on a CPU; --model unet has group norm"
+            )
     if sum(network.reach) + 1 < figures.large_object:
         progress.say(f"note    {choice.network}: {coverage(network.reach, figures)}; a deeper one would see more")
     if options.init is not None:
         _begin_from(RunFolder(Path(options.init)), network, progress)
     return choice, network
+
+
+def _frozen(told: Asked, processes: int) -> str:
+    """Why batch norm has the statistics that it began with. Raises OptionError where it must not."""
+    frozen = told.fixed.get("frozen_statistics")
+    wanted = "frozen_statistics=false" if frozen is False else "norm=batch"
+    if frozen is False or (frozen is None and (told.options.set or {}).get("norm") == "batch"):
+        raise OptionError(
+            "Batch norm of several processes is synchronised on GPUs only.",
+            found=f"{processes} processes on the CPU, --set {wanted}",
+            expected="--set frozen_statistics=true, or --model unet, which then has group norm",
+        )  # fmt: skip
+    return f"batch norm is synchronised on GPUs only, and there are {processes} processes on the CPU"
 
 
 def read(
@@ -210,15 +233,18 @@ def parts_of(facts: Sequence[FileFacts], labels: LabelSet, split: Division | Spl
     return Parts(train, validation, labels, split.groups, split.rule)
 
 
-def _situation(device: str, wanted: TrainOptions, parts: Parts) -> Situation:
-    """The machine and the weights at hand. Raises RunError where --init names none."""
+def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machines: int) -> Situation:
+    """The share of the machine that each of `near` processes has, and the weights at hand.
+
+    Raises RunError where --init names none.
+    """
     offers = (
         Offer(name, at_hand(name), how_to_get(name), published.mean, published.std)
         for name, published in IMAGENET.items()
     )
     free = free_memory()
     memory = int(parse_size(wanted.memory)) if wanted.memory else free
-    for_steps = torch.cuda.mem_get_info()[0] if device == "cuda" and not wanted.memory else memory
+    for_steps = torch.cuda.mem_get_info()[0] if device == "cuda" and not wanted.memory else memory // near
     begun = RunFolder(Path(wanted.init)).read_config() if wanted.init is not None else None
     return Situation(
         device=device,
@@ -227,7 +253,8 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts) -> Situation:
         validation_pixels=sum(f.height * f.width for f in parts.validation),
         offers=tuple(offers),
         begun=None if begun is None else (begun.network, begun.options),
-        cache=int(_CACHE * memory),
+        processes=near * machines,
+        cache=int(_CACHE * memory) // near,
         image_bytes=sum(f.height * f.width * _decoded(f) for f in (*parts.train, *parts.validation)),
         because_memory="of --memory" if wanted.memory else "of what is free",
         sight=lambda widths: sum(sketch("unet", options={**(wanted.set or {}), "widths": widths}).reach) + 1,

@@ -5,11 +5,12 @@ Puts plan, network, engine and loop together; each of them is told only what it 
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -26,12 +27,14 @@ from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.networks.candidate import Segmenter
+from keepmap.networks.layers import has_batch_norm
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import FORMAT as FINGERPRINT_FORMAT
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
 from keepmap.planning.recipe import OptimiserConfig
-from keepmap.protocols import Progress
+from keepmap.planning.settings import asked
+from keepmap.protocols import Progress, Silent
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder, read_tensors
 from keepmap.runtime.torch_runtime import TorchRuntime
@@ -44,12 +47,32 @@ from keepmap.training.lock import locked
 from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
+from keepmap.training.ranks import Ranks, together
 from keepmap.training.validation import validate
+from keepmap.training.wanted import checked
 from keepmap.training.workers import worker_count
 from keepmap.units import in_bytes
 
 _RENEWING = 32
 """Crops from which the statistics of an averaged network are computed before it is validated."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every process of a training has to know beside the network and the RUN."""
+
+    plan: Plan
+    parts: Parts
+    config: RunConfig
+    options: TrainOptions
+
+
+class Outcome(NamedTuple):
+    """How a training ended. first: whether this process is the one that speaks and writes."""
+
+    plan: Plan
+    position: Position
+    first: bool
 
 
 def begin(
@@ -60,24 +83,34 @@ def begin(
     progress: Progress,
     given: Segmenter | None = None,
     augment: Pipeline | None = None,
-) -> tuple[Plan, Position]:
+) -> Outcome:
     """Scan, plan and train into a new RUN. Everything that can be refused is refused before the RUN is made.
 
     given: the network to train a copy of, in place of one that the options or the plan choose.
     augment: what changes the crops in place of keepmap's own augmentation.
     """
-    run.check_free()
     worker_count(options.workers, "cpu")
-    ready = prepare(images, masks, options, progress, given)
-    run.create()
-    with locked(run, progress):
-        run.check_new()
-        split = replace(ready.split, augment="" if augment is None else pipeline_name(augment))
-        write_json(run.split_file, to_dict(split), format=FORMAT)
-        write_json(run.fingerprint_file, to_dict(ready.figures), format=FINGERPRINT_FORMAT)
-        write_json(run.plan_file, ready.plan.rows(), format=PLAN_FORMAT)
-        run.write_config(ready.config)
-        return ready.plan, _train(ready.network, ready.plan, ready.parts, run, options, progress, augment)
+    with together(options.devices, checked(asked(options).options)) as ranks, contextlib.ExitStack() as held:
+        show = progress if ranks.first else Silent()
+        made: list[Any] = []
+
+        def begun() -> Job:
+            run.check_free()
+            ready = prepare(images, masks, options, show, given)
+            run.create()
+            held.enter_context(locked(run, show))
+            run.check_new()
+            split = replace(ready.split, augment="" if augment is None else pipeline_name(augment))
+            write_json(run.split_file, to_dict(split), format=FORMAT)
+            write_json(run.fingerprint_file, to_dict(ready.figures), format=FINGERPRINT_FORMAT)
+            write_json(run.plan_file, ready.plan.rows(), format=PLAN_FORMAT)
+            run.write_config(ready.config)
+            made.append(ready.network)
+            return Job(ready.plan, ready.parts, ready.config, options)
+
+        job = ranks.from_first(begun)
+        network = made[0] if made else run.make_network(job.config, given if job.config.foreign else None)
+        return Outcome(job.plan, _train(network, job, run, show, augment, ranks), ranks.first)
 
 
 def draw_preview(
@@ -92,7 +125,7 @@ def draw_preview(
     """Scan and plan as `begin` does, then draw the crops that it would begin with into `file`, and train nothing."""
     check_preview(file)
     ready = prepare(images, masks, options, progress, given)
-    batches = _batches(ready.network, ready.plan, ready.parts, options, augment)
+    batches = _batches(ready.network, Job(ready.plan, ready.parts, ready.config, options), augment)
     write_preview(batches, ready.parts.labels, ready.config.dtype, file)
     return ready.plan
 
@@ -104,11 +137,13 @@ def go_on(
     augment: Pipeline | None = None,
     *,
     workers: int | None = None,
-) -> tuple[Plan, Position]:
+    devices: int | None = None,
+) -> Outcome:
     """Continue an interrupted RUN with the plan and the data that it knows; the time spent counts.
 
     given: a network of the user's own that the RUN was begun with. augment: the callable that it was begun with.
-    workers: in place of those of before. Raises RunError with what has changed in between.
+    workers: in place of those of before. devices: as many as divide the batch, whatever there were before; the same
+    number and the same launcher give the same bits. Raises RunError with what has changed in between.
     """
     config = run.read_config()
     if not run.plan_file.is_file():
@@ -116,21 +151,43 @@ def go_on(
             f"{run.path} was not trained here, so there is no training to go on with.", found="no plan.json in it",
             do=f"keepmap train IMAGES MASKS -o NEW --init {run.path}",
         )  # fmt: skip
-    use_cpu()
-    network = run.make_network(config, given)
-    with locked(run, progress):
-        return _go_on(run, config, network, augment, workers, progress)
+    plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
+    with together(devices, resolve_device(plan.device)) as ranks, contextlib.ExitStack() as held:
+        show = progress if ranks.first else Silent()
+        use_cpu(ranks.here)
+        network = run.make_network(config, given)
+
+        def continued() -> Job:
+            held.enter_context(locked(run, show))
+            return _continued(run, config, plan, augment, workers, show)
+
+        job = ranks.from_first(continued)
+        check_processes(run, job.plan, network, ranks, show)
+        return Outcome(job.plan, _train(network, job, run, show, augment, ranks), ranks.first)
 
 
-def _go_on(
+def check_processes(run: RunFolder, plan: Plan, network: Any, ranks: Ranks, progress: Progress) -> None:
+    """Raise RunError where the steps of the plan cannot be taken by as many processes; say where they are others."""
+    unlike = plan.device == "cpu" and ranks.size > 1 and not plan.frozen_statistics and has_batch_norm(network)
+    if plan.batch % ranks.size or unlike:
+        raise RunError(
+            f"{run.path} cannot go on with {ranks.size} processes.",
+            found="batch norm, which CPUs do not share" if unlike else f"{plan.batch} crops a step",
+            expected="one process" if unlike else f"a number of processes that divides {plan.batch}",
+        )  # fmt: skip
+    if ranks.size != plan.processes:
+        before = f"{ranks.size} processes, {plan.processes} when it began"
+        progress.say(f"note    {before}: sums differ in their last bits, and so will the weights")
+
+
+def _continued(
     run: RunFolder,
     config: RunConfig,
-    network: Any,
+    plan: Plan,
     augment: Pipeline | None,
     workers: int | None,
     progress: Progress,
-) -> tuple[Plan, Position]:
-    plan = plan_from_rows(read_json(run.plan_file, format=PLAN_FORMAT), str(run.plan_file))
+) -> Job:
     split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
     if not run.last_file.is_file() and not run.previous_file.is_file():
         raise RunError(
@@ -138,7 +195,6 @@ def _go_on(
             do=f"delete {run.path} and train again",
         )  # fmt: skip
     _check_same_augment(run, split.augment, augment)
-    resolve_device(plan.device)
     names = ClassNames(config.labels.names, config.labels.values) if split.options.classes else None
     facts, labels = read(Path(split.images), Path(split.masks), names, split.options, progress)
     if found := [*_of_config(plan, config), *_of_data(facts, split), *changes(to_dict(config.labels), to_dict(labels))]:
@@ -151,7 +207,7 @@ def _go_on(
         progress.say(f"note    begun with keepmap {config.version}, this is {__version__}")
     options = split.options if workers is None else replace(split.options, workers=workers)
     say_network(config.network, config.options, plan.because["network"], progress)
-    return plan, _train(network, plan, parts_of(facts, labels, split), run, options, progress, augment)
+    return Job(plan, parts_of(facts, labels, split), config, options)
 
 
 def _of_config(plan: Plan, config: RunConfig) -> list[str]:
@@ -196,10 +252,11 @@ def _check_same_augment(run: RunFolder, before: str, now: Pipeline | None) -> No
 
 def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -> None:
     """The rest of the plan in two lines, three with several heads; the whole of it is in plan.json."""
+    shared = engine.ranks.size
     limit = "" if plan.seconds is None else f", at most {max(plan.seconds, 0):.0f} s"
     progress.say(
         f"plan    {plan.steps} steps of {plan.batch} crops of {plan.crop} px, {plan.step_seconds:.2f} s each{limit}; "
-        f"{plan.device} {plan.precision}"
+        f"{plan.device} {plan.precision}{f', {shared} processes' if shared > 1 else ''}"
     )
     ways = "left-right flips (top and bottom differ)" if plan.upright else "flips and transposition"
     turned = f", {plan.invert:.0%} inverted" if plan.invert else ""
@@ -211,53 +268,53 @@ def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -
 
 
 def _batches(
-    network: Any, plan: Plan, parts: Parts, options: TrainOptions, augment: Pipeline | None, scratch: Path | None = None
+    network: Any, job: Job, augment: Pipeline | None, scratch: Path | None = None, ranks: Ranks = Ranks()  # noqa: B008
 ) -> Batches:
     """What the plan says the crops are drawn by; several workers share the memory for decoded images.
 
     scratch: see `SampleStore`.
     """
-    workers = worker_count(options.workers, plan.device)
-    store = SampleStore(parts.train, parts.labels, _cache(plan) // max(workers, 1), options, scratch)
+    plan, parts = job.plan, job.parts
+    workers = worker_count(job.options.workers, plan.device, ranks.here)
+    store = SampleStore(parts.train, parts.labels, _cache(plan, ranks) // max(workers, 1), job.options, scratch)
     how = plan.part(Augmentation, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1)
     focus = rare_first(parts.train, parts.labels, rate=plan.class_rate)
     sampler = Sampler(len(parts.train), plan.batch, plan.seed, focus)
     own = None if augment is None else Own(augment, parts.labels.count)
-    return Batches(store, sampler, plan.crop, how, own, workers)
+    return Batches(store, sampler, plan.crop, how, own, workers, (ranks.rank, ranks.size))
 
 
-def _cache(plan: Plan) -> int:
-    return min(plan.cache, free_memory() // 2)
+def _cache(plan: Plan, ranks: Ranks) -> int:
+    return min(plan.cache, free_memory() // 2 // ranks.here)
 
 
 def _train(
-    network: Any,
-    plan: Plan,
-    parts: Parts,
-    run: RunFolder,
-    options: TrainOptions,
-    progress: Progress,
-    augment: Pipeline | None = None,
+    network: Any, job: Job, run: RunFolder, progress: Progress, augment: Pipeline | None, ranks: Ranks
 ) -> Position:
-    batches = _batches(network, plan, parts, options, augment, run.path)
-    held_out = SampleStore(parts.validation, parts.labels, _cache(plan) // 4, options, run.path)
+    plan, parts = job.plan, job.parts
+    batches = _batches(network, job, augment, run.path, ranks)
+    held_out = SampleStore(parts.validation, parts.labels, _cache(plan, ranks) // 4, job.options, run.path)
     if stored := batches.store.file_bytes + held_out.file_bytes:
         progress.say(f"data    decoded images beyond the memory go to a file in {run.path}, {in_bytes(stored)}")
     optimiser = plan.part(OptimiserConfig)
-    engine = Engine(network, device=plan.device, precision=plan.precision, optimiser=optimiser, loss=plan.loss)
-    engine.micro = plan.micro
+    engine = Engine(
+        network, device=plan.device, precision=plan.precision, optimiser=optimiser, loss=plan.loss, ranks=ranks
+    )
+    engine.micro = math.ceil(plan.micro * plan.processes / ranks.size)
     _say_plan(plan, engine, batches.own, progress)
+    whole = replace(batches, share=(0, 1))
 
     def judge() -> Scores:
-        drawn = (torch.from_numpy(batches.draw(step)[0]) for step in range(math.ceil(_RENEWING / plan.batch)))
+        drawn = (torch.from_numpy(whole.draw(step)[0]) for step in range(math.ceil(_RENEWING / plan.batch)))
         engine.renew_statistics(drawn)
-        counts = validate(engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision)
+        how = {"device": plan.device, "precision": plan.precision}
+        counts = validate(engine.judged, held_out, parts.labels, ranks=ranks, **how)
         groups = {stem: parts.groups.get(stem, stem) for stem in counts.stems}
         return score(counts, choose_resampling(counts.stems, groups, asked=parts.rule not in WORDS))
 
-    with deterministic(options.deterministic):
+    with deterministic(job.options.deterministic):
         at = fit(engine, plan, batches, judge, run, progress)
-        if not at.signal:
+        if not at.signal and ranks.first:
             _calibrate(engine.judged, plan, held_out, run)
         return at
 

@@ -10,15 +10,27 @@ from typing import Any
 from keepmap.data.labels import LabelSet
 from keepmap.data.store import SampleStore
 from keepmap.inference.predictor import Predictor
-from keepmap.metrics.tally import Judging, Tally
+from keepmap.metrics.tally import Judging, Tally, dealt
 from keepmap.runtime.torch_runtime import TorchRuntime
+from keepmap.training.ranks import Ranks
 
 
-def validate(network: Any, store: SampleStore, labels: LabelSet, *, device: str, precision: str) -> Tally:
-    """Counts of all pixels of the images in `store`, at their own size. The network is left as it was."""
+def validate(
+    network: Any,
+    store: SampleStore,
+    labels: LabelSet,
+    *,
+    device: str,
+    precision: str,
+    ranks: Ranks = Ranks(),  # noqa: B008
+) -> Tally:
+    """Counts of all pixels of the images in `store`, at their own size. The network is left as it was.
+
+    ranks: processes that call it together; each predicts some of the images, and all get the counts of all.
+    """
     predictor = Predictor(TorchRuntime(network, device=device, precision=precision), labels)
     tally = Tally(labels.names, Judging(shapes=False, regions=True))
-    for index in range(len(store)):
+    for index in range(ranks.rank, len(store), ranks.size):
         image, classes = store.get(index)
         tally.add(store.facts[index].stem, classes, predictor.indices(image))
-    return tally
+    return dealt(ranks.gathered(tally))

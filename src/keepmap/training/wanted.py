@@ -24,7 +24,7 @@ MARGIN = 9.0
 _DEFAULT_TIME = "10m"
 _LEAST_SECONDS = 11.0
 _RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096),
-           ("workers", 0, 256))  # fmt: skip
+           ("workers", 0, 256), ("devices", 1, 1024))  # fmt: skip
 
 
 def budget_of(options: TrainOptions) -> float:

@@ -87,14 +87,17 @@ def _answer(draw: Callable[[int], object], steps: count[int], its: Connection, e
             return
 
 
-def worker_count(wanted: int | None, device: str) -> int:
+def worker_count(wanted: int | None, device: str, processes: int = 1) -> int:
     """The processes that draw batches: what was asked for, else a few for a GPU and none for a CPU.
+
+    processes: of the training on this machine, each of which has as many.
 
     A CPU takes longer over a step than one thread over its batch. A GPU does not, and threads would keep it waiting for
     the interpreter. Raises OptionError where there is no fork that is safe.
     """
     if wanted is None:
-        return min(_MOST_WORKERS, thread_count() - 1) if device == "cuda" and sys.platform == "linux" else 0
+        spare = max(0, thread_count() // processes - 1)
+        return min(_MOST_WORKERS, spare) if device == "cuda" and sys.platform == "linux" else 0
     if wanted and sys.platform != "linux":
         raise OptionError("--workers needs Linux.", found=f"--workers {wanted}", expected="--workers 0: a thread draws")
     return wanted

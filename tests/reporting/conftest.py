@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
 
 import keepmap
 from keepmap.data.drawn import draw_dataset
@@ -29,6 +30,7 @@ def reported(tmp_path_factory: pytest.TempPathFactory) -> Reported:
     desk = tmp_path_factory.mktemp("reported")
     data = desk / "<i>data</i> & more".replace("/", "_")
     draw_dataset(data, count=9, seed=0)
+    torch.manual_seed(0)
     network = keepmap.build_model("unet", channels=3, classes=3, widths=(4, 8))
     options = {"steps": 2, "crop": 32, "batch": 2, "precision": "float32", "validation": str(desk / "held.txt")}
     (desk / "held.txt").write_text("\n".join(f"cells_{n:03}" for n in (0, 2, 3, 5)))

@@ -101,6 +101,7 @@ class PredictOptions(ComputeOptions, ImageOptions):
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
     probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
+    review: bool = option(False, "also write OUT/review_first.csv: images by the Dice to be expected, worst first")
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     del options["progress"]
     assert options == {
         "frame": None, "max_pixels": 100_000_000,
-        "overlay": True, "probabilities": False, "coarse": False, "memory": "2G", "way": "auto", "device": "auto",
+        "overlay": True, "probabilities": False, "coarse": False, "review": False,
+        "memory": "2G", "way": "auto", "device": "auto",
         "precision": "float32",
     }  # fmt: skip
     assert capsys.readouterr() == ("1 mask in out\n", "")

@@ -11,10 +11,11 @@ from os import PathLike
 from pathlib import Path
 
 from keepmap.artefacts.loading import is_artefact, load_predictor
-from keepmap.config import from_arguments
+from keepmap.config import from_arguments, write_text
 from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
+from keepmap.inference.review import FILE, Reviewer
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import (
@@ -59,6 +60,7 @@ def predict(
     overlay: bool = False,
     probabilities: bool = False,
     coarse: bool = False,
+    review: bool = False,
     network: Segmenter | None = None,
     memory: str | None = None,
     way: WantedWay = "auto",
@@ -70,21 +72,27 @@ def predict(
 
     Writes OUT/<relative stem>.png (.tif for TIFF and .npy, .zarr for Zarr) and returns these paths. Pixel size and
     place on the Earth are kept. Raises before the first image is predicted where an input is missing, two share one
-    output, or `out` cannot be written. network: as in `load`.
+    output, or `out` cannot be written. network: as in `load`. review: OUT/review_first.csv names the images of which
+    the least Dice is to be expected first, see docs/metrics.md.
     """
     options = from_arguments(PredictOptions, locals())
     predictor = load_predictor(Path(run), options, network)
+    reviewer = Reviewer(predictor) if options.review else None
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
-    return predict_files(
-        predictor,
-        [Path(i) for i in several],
-        Path(out),
-        overlay=options.overlay,
-        probabilities=options.probabilities,
-        coarse=options.coarse,
-        reading=options,
-        progress=progress or Silent(),
-    )
+    try:
+        return predict_files(
+            reviewer or predictor,
+            [Path(i) for i in several],
+            Path(out),
+            overlay=options.overlay,
+            probabilities=options.probabilities,
+            coarse=options.coarse,
+            reading=options,
+            progress=progress or Silent(),
+        )
+    finally:
+        if reviewer is not None and reviewer.found:
+            write_text(Path(out) / FILE, reviewer.lines())
 
 
 def evaluate(

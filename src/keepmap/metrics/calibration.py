@@ -44,10 +44,8 @@ class Calibration:
         everything but `expected`, which does not look at them.
         """
         values = probabilities.reshape(len(probabilities), -1)
-        winner, confidence = values.argmax(axis=0), values.max(axis=0).astype(np.float64)
-        for column, weights in ((0, None), (1, confidence)):
-            self.expected[:, column] += np.bincount(winner, weights, minlength=len(values))
-        self.expected[:, 2] += values.sum(axis=1, dtype=np.float64)
+        winner, confidence = _winners(values)
+        self.expected += _sums(values, winner, confidence)
         flat = truth.reshape(-1)
         known = flat >= 0
         right = (winner == flat)[known]
@@ -57,6 +55,21 @@ class Calibration:
         at_truth = np.take_along_axis(values, np.where(known, flat, 0)[np.newaxis].astype(np.int64), axis=0)[0]
         squares = np.einsum("kn,kn->n", values, values, dtype=np.float64)
         self.brier += ((squares - 2.0 * at_truth + 1)[known].sum(), known.sum())
+
+
+def expected_sums(probabilities: Floats) -> npt.NDArray[np.float64]:
+    """(K, 3) as `Calibration.expected`, of probabilities (K, *S) alone."""
+    values = probabilities.reshape(len(probabilities), -1)
+    return _sums(values, *_winners(values))
+
+
+def _winners(values: Floats) -> tuple[Indices, npt.NDArray[np.float64]]:
+    return values.argmax(axis=0), values.max(axis=0, initial=0).astype(np.float64)
+
+
+def _sums(values: Floats, winner: Indices, confidence: Floats) -> npt.NDArray[np.float64]:
+    pixels, inside = (np.bincount(winner, weights, minlength=len(values)) for weights in (None, confidence))
+    return np.stack([pixels, inside, values.sum(axis=1, dtype=np.float64)], axis=1)
 
 
 def calibration_error(bins: Floats) -> npt.NDArray[np.float64]:
@@ -72,12 +85,20 @@ def calibration_error(bins: Floats) -> npt.NDArray[np.float64]:
 def expected_dice(sums: Floats) -> float | None:
     """The mean Dice that the probabilities themselves expect of their winning classes; None without pixels.
 
-    sums: (K, 3), `Calibration.expected`. Of a class: 2 x (its probability, summed where it wins) / (pixels where it
-    wins + its probability, summed everywhere), a quotient of expectations. Over the classes that win somewhere.
+    sums: (K, 3), `Calibration.expected`. Over the classes that win somewhere.
+    """
+    values = expected_dice_of_classes(sums)
+    return None if np.isnan(values).all() else float(np.nanmean(values))
+
+
+def expected_dice_of_classes(sums: Floats) -> npt.NDArray[np.float64]:
+    """The Dice (K) that the probabilities expect of each class, NaN of one that wins nowhere. sums: (K, 3).
+
+    Of a class: 2 x (its probability, summed where it wins) / (pixels where it wins + its probability, summed
+    everywhere), a quotient of expectations.
     """
     pixels, inside, everywhere = np.asarray(sums, np.float64).T
-    wins = pixels > 0
-    return float((2 * inside[wins] / (pixels + everywhere)[wins]).mean()) if wins.any() else None
+    return np.where(pixels > 0, 2 * inside / np.maximum(pixels + everywhere, 1), np.nan)
 
 
 def fit_temperature(logits: Floats, truth: Indices) -> float:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from keepmap.data.georeference import place_of
+from keepmap.data.georeference import pixel_size, place_of
 from keepmap.data.images import open_image
 from keepmap.protocols import Geometry
 
@@ -61,3 +61,20 @@ def test_rasterio_agrees(tmp_path: Path) -> None:
     assert place.crs == "urn:ogc:def:crs:EPSG::25832"
     assert place.pixel_area == pytest.approx(abs(matrix.determinant))
     assert place.mirrored
+
+
+@pytest.mark.parametrize(
+    ("tags", "size"),
+    [
+        ((SCALE, TIE, keys(3072, 32632, 3076, 9001)), ((0.25, 0.5), "meter")),
+        ((SCALE, TIE, keys(3072, 2263, 3076, 9003)), (None, "")),
+        ((SCALE, TIE, keys(2048, 4326)), (None, "")),
+        (((34264, 12, 16, (3.0, -8.0, 0, 0, 4.0, 6.0, 0, 0, *[0.0] * 8)), keys(3076, 9001)), ((10.0, 5.0), "meter")),
+        (((34264, 12, 16, (3.0, 8.0, 0, 0, 4.0, 6.0, 0, 0, *[0.0] * 8)), keys(3076, 9001)), (None, "")),
+    ],
+    ids=["metres", "feet", "degrees", "turned", "sheared"],
+)
+def test_pixels_have_a_size_where_they_are_rectangles_of_metres(tags, size) -> None:
+    assert pixel_size(Geometry(tags=tags)) == size
+    assert pixel_size(Geometry((2.0, 3.0), "micrometer", tags=tags)) == ((2.0, 3.0), "micrometer")
+    assert pixel_size(Geometry()) == (None, "")

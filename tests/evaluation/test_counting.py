@@ -194,5 +194,25 @@ def test_pixel_size_comes_from_the_truth_and_else_from_the_prediction(tmp_path) 
         figures = [scores.figure(name, "image") for name in ("Hausdorff 95 %", "Hausdorff 95 %, in units")]
         assert figures[1].unit == "centimeter"
         assert figures[1].value == pytest.approx(figures[0].value * size * 1e-4)
+        assert (scores.area_unit, scores.classes[1].pixels) == ("centimeter^2", 16)
+        assert scores.classes[1].area == pytest.approx(16 * (size * 1e-4) ** 2)
+        assert scores.classes[1].predicted_area == pytest.approx(scores.classes[1].area)
     without = evaluate_folders(tmp_path / "masks", tmp_path / "masks").figures
     assert "Hausdorff 95 %, in units" not in {figure.name for figure in without}
+    assert evaluate_folders(tmp_path / "masks", tmp_path / "masks").area_unit == ""
+
+
+def test_a_geotiff_in_metres_has_distances_and_areas_in_metres(tmp_path) -> None:
+    plane = np.zeros((12, 12), np.uint8)
+    plane[3:7, 3:7] = 1
+    geo = [
+        (33550, "d", 3, (0.5, 0.5, 0.0), True), (33922, "d", 6, (0.0, 0.0, 0.0, 9.0, 50.0, 0.0), True),
+        (34735, "H", 12, (1, 1, 0, 2, 3072, 0, 1, 32632, 3076, 0, 1, 9001), True),
+    ]  # fmt: skip
+    for name, shift in (("masks", 0), ("predictions", 2)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", np.roll(plane, shift, 1), extratags=geo)
+    scores = evaluate_folders(tmp_path / "predictions", tmp_path / "masks")
+    figures = [scores.figure(name, "image") for name in ("surface distance", "surface distance, in units")]
+    assert (figures[1].unit, figures[1].value) == ("meter", pytest.approx(figures[0].value / 2))
+    assert (scores.area_unit, scores.classes[1].area) == ("meter^2", 4.0)

@@ -58,9 +58,10 @@ def test_units_of_the_files(spacing) -> None:
     tally = tally_of((square(), square(2)), extra=Extra(spacing=spacing, unit="micrometer"))
     expected = hausdorff95(outline_distances(square(), square(2), 2, spacing)[1])
     assert tally.unit == "micrometer"
+    assert tally.counts()["area"][0, 1].tolist() == [36 * spacing[0] * spacing[1]] * 2
     assert tally.counts()["physical"][0, 1, 0] == pytest.approx(expected)
     tally.add("other", square(), square(), Extra(spacing=(1.0, 1.0), unit="inch"))
-    assert tally.unit == "" and "physical" not in tally.counts()
+    assert tally.unit == "" and {"physical", "area"}.isdisjoint(tally.counts())
     assert "physical" not in tally_of((square(), square())).counts()
 
 

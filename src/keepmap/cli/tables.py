@@ -95,6 +95,9 @@ def score_notes(scores: Scores) -> list[str]:
     notes = ["", f"{scores.resampled}."]
     if scores.quality_correlation is not None:
         notes.append(f"Expected Dice against the real one, rank correlation: {scores.quality_correlation:.2f}.")
+    if scores.area_unit:
+        areas = [f"{row.name} {row.area:.4g} ({row.predicted_area:.4g} predicted)" for row in scores.classes]
+        notes.append(f"Area, {scores.area_unit}: {', '.join(areas)}.")
     notes += [f"{remark}." for remark in scores.remarks]
     return [*notes, f"Worst images by mean IoU: {', '.join(worst)}." if len(scores.images) > 1 and worst else ""]
 

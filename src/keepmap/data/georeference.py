@@ -64,6 +64,21 @@ def place_of(geometry: Geometry) -> Place:
     return Place(matrix, f"urn:ogc:def:crs:EPSG::{code}" if known else "", text, area, unit)
 
 
+def pixel_size(geometry: Geometry) -> tuple[tuple[float, float] | None, str]:
+    """Height and width of a pixel in a unit of length, and the unit; (None, "") where the file tells none.
+
+    A GeoTIFF tells them if its coordinates are in metres and its pixels are rectangles, turned or not.
+    """
+    if geometry.spacing is not None and geometry.unit in METRES:
+        return geometry.spacing, geometry.unit
+    place = place_of(geometry)
+    if place.matrix is None or place.area_unit != "meter^2":
+        return None, ""
+    across, down = place.matrix[:, 0], place.matrix[:, 1]
+    width, height = float(np.hypot(*across)), float(np.hypot(*down))
+    return ((height, width), "meter") if abs(across @ down) <= 1e-6 * width * height else (None, "")
+
+
 def _geo_keys(geometry: Geometry) -> dict[int, int]:
     """The keys whose values are numbers in the directory itself."""
     values = next((tag[3] for tag in geometry.tags if tag[0] == _KEYS), ())

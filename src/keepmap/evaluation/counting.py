@@ -11,6 +11,7 @@ import numpy as np
 
 from keepmap.data.classes import ClassNames
 from keepmap.data.file_labels import find_file_labels
+from keepmap.data.georeference import pixel_size
 from keepmap.data.images import open_image
 from keepmap.data.instances import number_objects
 from keepmap.data.labels import IGNORE_INDEX, LabelSet
@@ -157,11 +158,11 @@ def _numbers(values: Array, labels: LabelSet) -> Array | None:
 def _geometry(pair: Pair, reading: ImageOptions) -> Geometry:
     """That of the true mask, where its file tells one, else of the prediction."""
     true = mask_geometry(pair.mask, reading)
-    return true if true.spacing else mask_geometry(pair.image, reading)
+    return true if pixel_size(true)[0] else mask_geometry(pair.image, reading)
 
 
 def _extra(geometry: Geometry, truth: Array | None, prediction: Array | None, calibration: Calibration | None) -> Extra:
-    return Extra(truth, prediction, calibration, geometry.spacing, geometry.unit)
+    return Extra(truth, prediction, calibration, *pixel_size(geometry))
 
 
 def _same_size(pair: Pair, found: tuple[int, ...], expected: tuple[int, ...]) -> None:

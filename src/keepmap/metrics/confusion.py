@@ -42,7 +42,8 @@ class ClassScores:
 
     The others are None where they were not asked for, too; docs/metrics.md defines them.
     iou_interval: 95 %.  boundary_f, surface_dice, object_f1, ap50: over the data set.  hausdorff95, surface_distance
-    (pixels), count_error (objects): means over the images that have them.
+    (pixels), count_error (objects): means over the images that have them. area, predicted_area: of its true and of its
+    predicted pixels in `Scores.area_unit`, where the files tell the size of a pixel.
     """
 
     name: str
@@ -59,6 +60,8 @@ class ClassScores:
     object_f1: float | None = None
     ap50: float | None = None
     count_error: float | None = None
+    area: float | None = None
+    predicted_area: float | None = None
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Scores:
 
     What `evaluate` adds: figures, every headline number with its interval; images, worst mean IoU first; reliability;
     quality_correlation, Spearman's, of expected and true Dice over the images; resampled, what the intervals are over;
-    remarks, sentences on what is n/a and why.
+    remarks, sentences on what is n/a and why; area_unit, "meter^2", "" where the files tell none or several.
     """
 
     classes: tuple[ClassScores, ...]
@@ -142,6 +145,7 @@ class Scores:
     quality_correlation: float | None = None
     resampled: str = ""
     remarks: tuple[str, ...] = ()
+    area_unit: str = ""
 
     def __getitem__(self, name: str) -> ClassScores:
         """The scores of the class called `name`. Raises KeyError."""

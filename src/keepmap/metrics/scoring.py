@@ -66,12 +66,13 @@ def score(tally: Tally, resampling: Resampling) -> Scores:
         for number, value, between in zip(numbers, whole, intervals, strict=False)
     )  # fmt: skip
     base = tally.matrix.scores(tally.names)
+    of_classes = intervals[len(numbers) :]
     images = _images(tally, counts, numbers, resampling)
     return replace(
         base,
         classes=tuple(
             replace(one, iou_interval=between)
-            for one, between in zip(_with_shapes(base.classes, counts), intervals[len(numbers) :], strict=True)
+            for one, between in zip(_with_shapes(_with_areas(base.classes, counts), counts), of_classes, strict=True)
         ),
         figures=shown,
         images=images,
@@ -79,7 +80,16 @@ def score(tally: Tally, resampling: Resampling) -> Scores:
         quality_correlation=rank_correlation([i.expected_dice for i in images], [i.mean_dice for i in images]),
         resampled=resampling.text,
         remarks=_remarks(tally),
+        area_unit=f"{tally.unit}^2" if "area" in counts else "",
     )
+
+
+def _with_areas(classes: Sequence[ClassScores], counts: Mapping[str, Floats]) -> Sequence[ClassScores]:
+    """The classes with their areas, where all files tell the size of their pixels."""
+    if "area" not in counts:
+        return classes
+    sums = counts["area"].sum(axis=0).tolist()
+    return [replace(one, area=true, predicted_area=found) for one, (true, found) in zip(classes, sums, strict=True)]
 
 
 def _with_shapes(classes: Sequence[ClassScores], counts: Mapping[str, Floats]) -> list[ClassScores]:

@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 BACKGROUND = ("background", "class 0")
 """Names of classes that have no objects."""
 
-_FAMILIES = ("region", "boundary", "surface", "distances", "physical", "objects", "bins", "brier")
+_FAMILIES = ("region", "boundary", "surface", "distances", "physical", "objects", "bins", "brier", "area")
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,9 @@ class Tally:
         matrix = self.matrix.add(truth, prediction)
         region = np.stack([np.diag(matrix), matrix.sum(axis=1), matrix.sum(axis=0)], axis=-1)
         row: dict[str, npt.NDArray[np.generic]] = {"region": region}
+        self.units.add(extra.unit if extra.spacing else "")
+        if extra.spacing and extra.unit:
+            row["area"] = region[:, 1:] * math.prod(extra.spacing)
         if self.judging.shapes:
             row |= self._surfaces(truth, prediction, extra)
             objects = match_objects(
@@ -94,7 +97,6 @@ class Tally:
     def _surfaces(self, truth: Indices, prediction: Indices, extra: Extra) -> dict[str, npt.NDArray[np.generic]]:
         classes, unknown = len(self.names), np.full((len(self.names), 2), math.nan)
         tolerances = (surfaces.boundary_tolerance(truth.shape), self.judging.tolerance)
-        self.units.add(extra.unit if extra.spacing else "")
         if truth.size > surfaces.DISTANCE_PIXELS:
             self.large += 1
             near = surfaces.streamed_counts(truth, prediction, classes, tolerances)
@@ -115,7 +117,7 @@ class Tally:
         """Every family that all images have, as (images, ...) arrays."""
         has = [name for name in _FAMILIES if all(name in row for row in self.rows)]
         if len(self.units) != 1 or "" in self.units:
-            has = [name for name in has if name != "physical"]
+            has = [name for name in has if name not in ("physical", "area")]
         return {name: np.stack([row[name] for row in self.rows]) for name in has}
 
     @property

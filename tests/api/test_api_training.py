@@ -55,7 +55,7 @@ def test_contradictory_calls(data: Path, run: Run, tmp_path: Path) -> None:
 
 def test_an_interrupt_says_how_to_go_on(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = object()
-    monkeypatch.setattr("keepmap.api.training.begin", lambda *_: (_Steps(plan), Position(step=3, signal=15)))
+    monkeypatch.setattr("keepmap.api.training.begin", lambda *_: (_Steps(plan), Position(step=3, signal=15), True))
     with pytest.raises(Interrupted, match="after step 3 of 9") as caught:
         keepmap.train(data / "images", data / "masks", tmp_path / "run")
     assert caught.value.exit_code == 143
@@ -156,7 +156,8 @@ def test_an_own_augmentation_is_needed_again_to_resume(
     plain = keepmap.train(images, masks, tmp_path / "plain", network=network, **SHORT)
     with pytest.raises(RunError, match="begun without augment="):
         keepmap.train(out=plain.path, resume=True, augment=darker)
-    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
+    ended = _Steps(object()), Position(step=3, signal=2), True
+    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: ended)
     with pytest.raises(Interrupted) as interrupted:
         keepmap.train(out=run.path, resume=True, augment=darker)
     assert interrupted.value.do == f'keepmap.train(out="{run.path}", resume=True, augment=...)'
@@ -177,7 +178,8 @@ def test_a_preview_is_a_picture_and_nothing_else(data: Path, tmp_path: Path) -> 
 def test_an_interrupt_of_an_own_run_says_how_to_go_on(
     data: Path, own_run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: (_Steps(object()), Position(step=3, signal=2)))
+    ended = _Steps(object()), Position(step=3, signal=2), True
+    monkeypatch.setattr("keepmap.api.training.go_on", lambda *_, **__: ended)
     with pytest.raises(Interrupted) as caught:
         keepmap.train(out=own_run.path, resume=True, network=Own())
     assert caught.value.do == f'keepmap.train(out="{own_run.path}", resume=True, network=...)'

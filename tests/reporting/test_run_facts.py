@@ -60,7 +60,7 @@ def test_facts_are_those_of_the_files(reported: Any) -> None:
     assert curve(facts, "validation_mean_iou")[0]
     assert train_command(facts).startswith("keepmap train ")
     assert train_command(facts).endswith("# from Python, with network=...")
-    assert remarks(facts) == []
+    assert len(remarks(facts)) == reported.run.metrics_file.read_text().count('"remark"')
 
 
 def test_an_imported_run_has_no_training_and_a_network_of_ones_own_no_arithmetic(reported: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from keepmap.options import TrainOptions
 from keepmap.planning.choice import Choice, Situation
 from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import Cost, Plan
-from keepmap.planning.planner import FIXED, coverage, make_plan, recipe_of, replan
+from keepmap.planning.planner import FIXED, coverage, make_plan, recipe_of, replan, without_objects
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.planning.settings import asked
 
@@ -33,10 +33,11 @@ def planned(
     seconds: float = 300.0,
     cost: float = 0.5,
     gigabytes: int = 1,
+    here: Situation = HERE,
 ) -> Plan:
     """The plan where a step of 8 crops takes `cost` seconds, and a crop of a pass `gigabytes`, recomputed half."""
     return make_plan(
-        UNET, figures, asked(options), HERE, seconds_left=lambda: seconds,
+        UNET, figures, asked(options), here, seconds_left=lambda: seconds,
         needs=lambda setting: (gigabytes << 30) * setting.micro // (1 + setting.checkpointing),
         measure=lambda setting: Cost(cost * setting.batch / 8, 1),
     )  # fmt: skip
@@ -87,6 +88,18 @@ def test_replanning_fills_the_rest_of_the_time(step: int, pace: float) -> None:
     assert paced.replanned_at == step
     assert paced.steps * pace + validations <= 300 + pace
     assert (paced.steps + 1) * pace + validations + 3 * paced.validation_seconds >= (paced.seconds or 0) - pace
+
+
+def test_a_weight_map_says_what_its_objects_are() -> None:
+    """Numbered ones where there are any, but for crops that a callable returned, which are of classes."""
+    off = planned()
+    assert (off.border, off.loss.border) == (0, 0) and off.because["border"].startswith("off")
+    plan = planned(TrainOptions(set={"border": 10.0, "sigma": 4.0}), here=replace(HERE, instances=True))
+    assert (plan.loss.border, plan.loss.sigma) == (10.0, 4.0)
+    assert plan.because["border"] == f"{FIXED}; gaps between the objects of the masks"
+    regions = f"{FIXED}; gaps between connected regions of a class"
+    assert planned(TrainOptions(set={"border": 10.0})).because["border"] == regions
+    assert without_objects(plan).because["border"] == regions
 
 
 def test_replanning_needs_a_time() -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,9 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-from keepmap.data.augment import Augmentation
+from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.pipeline import Own
 from keepmap.data.sampling import Focus, Sampler
+from keepmap.data.weight_map import weight_map
 from keepmap.errors import TrainingError
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder
@@ -200,6 +203,61 @@ def test_crops_around_a_class_have_it() -> None:
     for step in range(3):
         y = drawn.draw(step)[1]
         assert (np.asarray(y[1::2]) == 1).any(axis=(1, 2)).all()
+
+
+class Numbered(Drawn):
+    """Two objects of one class with a gap of 3 px in which they have the numbers 7 and 300; a corner is ignored."""
+
+    def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        classes = np.minimum(self.objects(index), 1).astype(np.int16)
+        classes[:9, :9] = -1
+        return super().get(index)[0], classes
+
+    def objects(self, index: int) -> np.ndarray:
+        numbers = np.zeros((50, 60), np.int32)
+        numbers[4:40, 5:30], numbers[8:46, 33:55] = 7, 300
+        numbers[20:24, 28:35] = 300
+        return numbers
+
+
+BENT = replace(HOW, rotation=(1.0, 60.0), shear=(0.5, 10.0), elastic=(0.5, 2.0))
+
+
+@pytest.mark.parametrize("how", [HOW, BENT])
+def test_a_weight_map_is_that_of_the_crop_whatever_was_done_to_it(how: Augmentation) -> None:
+    """Of objects that touch but have two numbers, too; x and y are those without the map."""
+    weigh = partial(weight_map, w0=10.0, sigma=3.0, class_weights=(1.0, 2.0))
+    sampler, store = Sampler(3, 2, 0), Numbered()
+    drawn = Batches(store, sampler, 32, how, weigh=weigh)  # type: ignore[arg-type]
+    plain = Batches(store, sampler, 32, how)  # type: ignore[arg-type]
+    split = 0
+    for step in range(4):
+        x, y, weights = drawn.draw(step)
+        assert np.array_equal(x, plain.draw(step)[0]) and np.array_equal(y, plain.draw(step)[1])
+        assert y.dtype == np.int16 and weights.dtype == np.float32
+        for i in range(2):
+            image, classes = store.get(0)
+            numbers = np.where(classes < 0, -1, store.objects(0)).astype(np.int16)
+            _, ids = training_crop(image, numbers, 32, how, sampler.generator(step, i))
+            assert np.array_equal(np.minimum(ids, 1), y[i])
+            assert np.array_equal(weights[i], weigh(y[i], ids))
+            split += not np.array_equal(weights[i], weigh(y[i], None))
+    assert split, "the two are one region, which has no gap"
+
+
+def test_without_numbers_a_weight_map_is_that_of_connected_regions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where a callable returned the crop, which sees classes only."""
+    weigh = partial(weight_map, w0=10.0, sigma=3.0)
+    plain = Own(lambda *, image, mask: {"image": image, "mask": mask}, 2)
+    for own in (None, plain):
+        if own is None:
+            monkeypatch.setattr(Numbered, "objects", lambda self, index: None)
+            monkeypatch.setattr(Numbered, "get", Drawn.get)
+        drawn = Batches(Numbered(), Sampler(3, 2, 0), 32, HOW, own=own, weigh=weigh)  # type: ignore[arg-type]
+        step, _, y, weights = next(drawn.stream(2, Silent()))
+        assert step == 2 and weights.dtype == torch.float32 and (weights > 1).any()
+        for classes, found in zip(y.numpy(), weights.numpy(), strict=True):
+            assert np.array_equal(found, weigh(classes))
 
 
 def test_an_own_augmentation_is_called_between_the_steps_and_leaves_what_they_draw_alone() -> None:

@@ -423,14 +423,21 @@ def test_entries_that_are_fixed_reach_the_training(
         position = real(engine, plan, batches, *rest)
         focus, network = batches.sampler.focus, engine.network
         assert focus is not None
+        assert batches.weigh is not None and len(batches.draw(0)) == 3
         seen.append((engine.config.optimiser, engine.micro, network.checkpointing, focus.rate, batches.how.gamma))
         return position
 
     monkeypatch.setattr("keepmap.training.session.fit", fit)
     run = RunFolder(tmp_path / "run")
     fixed = {"optimiser": "sgd", "micro": 1, "checkpointing": True, "class_rate": 0.5, "gamma": (0.5, 2.0)}
-    plan, *_ = begin(*folders, run, replace(OPTIONS, steps=2, set=fixed), Silent())
-    assert plan.loss == LossConfig()
+    fixed |= {"border": 10.0, "sigma": 3.0, "invert": 0.0}
+    said: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "say", said.append)
+    plan, *_ = begin(*folders, run, replace(OPTIONS, steps=2, set=fixed), progress)
+    assert plan.loss == LossConfig(border=10.0, sigma=3.0)
+    ways = "augment flips and transposition, scale 0.6-1.7, light, 50% gamma, 50% around rare classes"
+    assert {ways, "loss    weighs pixels by border 10, gaps between connected regions of a class"} <= set(said)
     assert run.read_config().options["checkpointing"] is True
     figures = from_dict(Fingerprint, read_json(run.fingerprint_file, format=1), "fingerprint.json")
     assert (figures.images, figures.heights, figures.median_frequency[0] < 1) == (5, (70, 70, 70), True)

@@ -17,6 +17,7 @@ from PIL import Image
 from keepmap.data import light
 from keepmap.data.labels import IGNORE_INDEX
 from keepmap.data.warp import Warp, linear, warped
+from keepmap.protocols import Array
 
 Chance = tuple[float, float]
 """(share of the crops that something happens to, how far it goes at most)."""
@@ -78,18 +79,21 @@ class Augmentation:
 
 def training_crop(
     image: npt.NDArray[Any],
-    classes: npt.NDArray[np.int16],
+    classes: Array,
     size: int,
     how: Augmentation,
     random: np.random.Generator,
     focus: int | None = None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    shown: Array | None = None,
+) -> tuple[npt.NDArray[np.float32], Array]:
     """One crop of `image` (C, H, W) and `classes` (H, W): x (C, size, size) float32 raw values, y (size, size) int16.
 
     Pixels outside the image are IGNORE_INDEX in y and `how.fill` in x.
     focus: a class, a random pixel of which lies in the inner half of the crop (at the border of the image, just in the
     crop). Raises ValueError where `classes` has none.
+    shown: (H, W) integers that y is of in place of the classes, in their own type.
     """
+    labels = classes if shown is None else shown
     middle = (None, None) if focus is None else pixel_of(classes, focus, random)
     magnification = math.exp(random.uniform(*np.log(how.scale)))
     rows, height = span(image.shape[1], size, magnification, random, middle[0])
@@ -98,10 +102,10 @@ def training_crop(
     if warp is None:
         x = np.empty((image.shape[0], height, width), np.float32)
         _resample(image, rows, columns, x)
-        y = classes[np.ix_(_nearest(rows, height), _nearest(columns, width))]
+        y = labels[np.ix_(_nearest(rows, height), _nearest(columns, width))]
         x = _light(x, how, random)
     else:
-        x, y, inside = warped(image, classes, warp, size)
+        x, y, inside = warped(image, labels, warp, size)
         x = _light(x, how, random)
         if not inside.all():
             y[~inside] = IGNORE_INDEX
@@ -127,17 +131,17 @@ def pixel_of(classes: npt.NDArray[np.int16], wanted: int, random: np.random.Gene
 
 def padded(
     x: npt.NDArray[np.float32],
-    y: npt.NDArray[np.int16],
+    y: Array,
     size: int,
     how: Augmentation,
     random: np.random.Generator,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+) -> tuple[npt.NDArray[np.float32], Array]:
     """The crop with everything at its bottom and right that is not image filled and ignored."""
     lost = random.integers(0, how.padding + 1, 2) * (random.random() < _PADDED)
     height, width = (max(1, min(n, size - cut)) for n, cut in zip(y.shape, lost, strict=True))
     filled = np.empty((len(x), size, size), np.float32)
     filled[...] = np.reshape(how.fill, (-1, 1, 1))
-    ignored = np.full((size, size), IGNORE_INDEX, np.int16)
+    ignored = np.full((size, size), IGNORE_INDEX, y.dtype)
     filled[:, :height, :width] = x[:, :height, :width]
     ignored[:height, :width] = y[:height, :width]
     return filled, ignored
@@ -212,8 +216,8 @@ def _resample(
 
 
 def _flip(
-    x: npt.NDArray[np.float32], y: npt.NDArray[np.int16], upright: bool, random: np.random.Generator
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    x: npt.NDArray[np.float32], y: Array, upright: bool, random: np.random.Generator
+) -> tuple[npt.NDArray[np.float32], Array]:
     horizontal, vertical, transposed = random.random(3) < 0.5
     if horizontal:
         x, y = x[..., ::-1], y[..., ::-1]

@@ -61,7 +61,7 @@ def own_crop(
     random: np.random.Generator,
     own: Own,
     focus: int | None = None,
-) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+) -> tuple[npt.NDArray[np.float32], Array]:
     """As `training_crop`, but a window at the image's own scale that nothing but the user's callable changes.
 
     Of `how` only fill and padding count. Raises OptionError where the callable fails or returns something else.

@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from keepmap.protocols import Array
+
 Plane = npt.NDArray[np.float32]
 
 _NODES = 3
@@ -57,9 +59,9 @@ def linear(degrees: float, shear: float, scale: tuple[float, float]) -> tuple[tu
 
 
 def warped(
-    image: npt.NDArray[Any], classes: npt.NDArray[np.int16], warp: Warp, size: int
-) -> tuple[Plane, npt.NDArray[np.int16], npt.NDArray[np.bool_]]:
-    """x (C, size, size) float32, y (size, size) int16 and where both lie inside the image, (size, size).
+    image: npt.NDArray[Any], classes: Array, warp: Warp, size: int
+) -> tuple[Plane, Array, npt.NDArray[np.bool_]]:
+    """x (C, size, size) float32, y (size, size) in its own type and where both lie inside the image, (size, size).
 
     x is bilinear, with antialiasing where the image shrinks; y is the class of the pixel that a place lies in. Outside
     the border of the image is repeated.

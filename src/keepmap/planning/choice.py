@@ -56,6 +56,7 @@ class Situation:
     memory: bytes that a step may take; cache: that decoded images may take; because_memory: the end of both reasons.
     image_bytes: what all images take decoded. validation_pixels: pixels of all held-out images.
     processes: that train together, each with this memory and a part of the batch.
+    instances: whether the masks number objects.
     offers: the published ImageNet weights.
     begun:  network and options of the RUN that --init names.
     sight:  the widths of a unet -> pixels along each axis that an output pixel depends on.
@@ -72,6 +73,7 @@ class Situation:
     because_memory: str = "of what is free"
     sight: Callable[[tuple[int, ...]], int] = _unlimited
     processes: int = 1
+    instances: bool = False
 
     @property
     def apart(self) -> bool:

@@ -28,6 +28,8 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
     "focal_gamma": (2.0, "of the term focal"),
     "tversky_alpha": (0.3, "of the term tversky: what a false positive counts"),
     "tversky_beta": (0.7, "of the term tversky: what a false negative counts"),
+    "border": (0.0, "off: what a pixel in the narrowest gap between two objects counts more"),
+    "sigma": (5.0, "of border: px, how wide a gap may be"),
     "scale": ((0.6, 1.7), "objects vary in size and distance"),
     "gain": (0.3, "exposure varies"),
     "rotation": ((0.0, 0.0), f"{_SHARE} degrees)"),

@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "optimiser": ("optimiser", "learning_rate", "encoder_rate", "schedule", "warm_up", "weight_decay", "clipping",
                   "averaging", "frozen_statistics"),
     "loss": ("cross_entropy", "dice", "focal", "tversky", "smoothing", "weighting", "class_weights", "focal_gamma",
-             "tversky_alpha", "tversky_beta"),
+             "tversky_alpha", "tversky_beta", "border", "sigma"),
     "augmentation": ("scale", "upright", "invert", "gain", "shift", "value_range", "rotation", "shear", "elastic",
                      "colour", "contrast", "gamma", "noise", "blur", "coarse"),
     "sampling": ("class_rate", "seed"),
@@ -96,6 +96,8 @@ class Plan:
     focal_gamma: float = 2.0
     tversky_alpha: float = 0.3
     tversky_beta: float = 0.7
+    border: float = 0.0
+    sigma: float = 5.0
     rotation: Chance = (0.0, 0.0)
     shear: Chance = (0.0, 0.0)
     elastic: Chance = (0.0, 0.0)
@@ -151,6 +153,8 @@ def loss_of_entries(entries: Mapping[str, Any]) -> LossConfig:
         gamma=entries["focal_gamma"],
         alpha=entries["tversky_alpha"],
         beta=entries["tversky_beta"],
+        border=entries["border"],
+        sigma=entries["sigma"],
     )
 
 

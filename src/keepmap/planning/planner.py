@@ -33,6 +33,7 @@ _CLOSING = 2_000_000
 """Pixels that are predicted once more when a training is over, at most: for the temperature and for the report."""
 FIXED = "--set"
 """The reason of an entry that was fixed."""
+_OBJECTS, _REGIONS = "gaps between the objects of the masks", "gaps between connected regions of a class"
 Entries = dict[str, tuple[Any, str]]
 """Entry of the plan -> its value and the reason."""
 
@@ -80,7 +81,15 @@ def make_plan(
         left = seconds_left() - closing
     entries |= _lengths(setting, fitted.cost.seconds, figures, asked, here.validation_pixels, left)
     because = {name: FIXED if name in asked.said else reason for name, (_, reason) in entries.items()}
+    if entries["border"][0]:
+        because["border"] += f"; {_OBJECTS if here.instances else _REGIONS}"
     return Plan(**{name: value for name, (value, _) in entries.items()}, because=because)
+
+
+def without_objects(plan: Plan) -> Plan:
+    """`plan` for crops of which the classes alone are known, as a callable of the user's returns them."""
+    reason = plan.because["border"].replace(_OBJECTS, _REGIONS)
+    return replace(plan, because={**plan.because, "border": reason})
 
 
 def recipe_of(fixed: Mapping[str, Any], figures: Fingerprint) -> tuple[LossConfig, OptimiserConfig]:

@@ -46,6 +46,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("cross_entropy", "dice", "focal", "tversky", "class_weights"), (0, 1e6)),
     **dict.fromkeys(("focal_gamma", "tversky_alpha", "tversky_beta"), (0, 100)),
     "smoothing": (0, 1),
+    "border": (0, 1e4),
+    "sigma": (0.1, 100),
     "class_rate": (0, 0.99),
     "scale": (0.05, 20),
     "invert": (0, 1),
@@ -53,7 +55,8 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "shift": (0, 1e9),
 }
 """Entry -> least and largest value of each of its numbers."""
-_CHANCES = ("rotation", "shear", "elastic", "colour", "contrast", "gamma", "noise", "blur", "coarse")
+CHANCES = ("rotation", "shear", "elastic", "colour", "contrast", "gamma", "noise", "blur", "coarse")
+"""Entries that are (share of the crops, how far at most)."""
 _ASCENDING = ("scale", "value_range")
 
 
@@ -98,7 +101,7 @@ def _checked(name: str, value: Any) -> Any:
     least, most = _LIMITS.get(name, (-math.inf, math.inf))
     if name in _LIMITS and not all(number is None or least <= number <= most for number in numbers):
         raise OptionError(f"--set {name}={value} cannot be.", found=str(value), expected=f"{least:g} to {most:g}")
-    if name in _CHANCES and not (0 <= numbers[0] <= 1 and DEFAULTS[name][0][1] <= numbers[1] < math.inf):
+    if name in CHANCES and not (0 <= numbers[0] <= 1 and DEFAULTS[name][0][1] <= numbers[1] < math.inf):
         raise OptionError(
             f"--set {name}={value} cannot be.", found=str(value), expected="a share of the crops, 0 to 1, and how far",
         )  # fmt: skip

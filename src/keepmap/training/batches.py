@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor
 
 from keepmap.data.augment import Augmentation, training_crop
+from keepmap.data.labels import IGNORE_INDEX
 from keepmap.data.pipeline import Own, own_crop
 from keepmap.data.sampling import Sampler
 from keepmap.data.store import SampleStore
 from keepmap.errors import KeepmapError, TrainingError, first_few
-from keepmap.protocols import Progress
+from keepmap.protocols import Array, Progress
 from keepmap.training.workers import WorkerDied, Workers
 
 _AHEAD = 2
@@ -29,7 +31,8 @@ _MOST_DEATHS = 3
 _SLOW_SECONDS = 60.0
 """After which a batch that does not come is said."""
 
-Drawn = tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]
+Drawn = tuple[npt.NDArray[Any], ...]
+"""x, y as int16 and, where there is a weight map, its weights."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class Batches:
 
     store: the decoded training images; crop: side in pixels; own: the user's augmentation, in place of `how`;
     workers: processes that draw, 0 for a thread. share: (r, n) draws every n-th crop of a batch from the r-th on.
+    weigh: from the classes and the objects of a crop (None: connected regions) to what its pixels count, see
+    `data.weight_map`; without, all count the same.
     """
 
     store: SampleStore
@@ -47,6 +52,7 @@ class Batches:
     own: Own | None = None
     workers: int = 0
     share: tuple[int, int] = (0, 1)
+    weigh: Callable[[Array, Array | None], Array] | None = None
 
     def files(self, step: int) -> list[str]:
         """The images of `step`, in the order of its crops."""
@@ -66,25 +72,35 @@ class Batches:
                     f"{self.store.facts[index].image} cannot be made a crop of.",
                     found=f"{type(error).__name__}: {error}", do="look at the file with keepmap check",
                 ) from error  # fmt: skip
-        xs, ys = zip(*crops, strict=True)
-        return np.stack(xs), np.stack(ys)
+        return tuple(np.stack(arrays) for arrays in zip(*crops, strict=True))
 
-    def _crop(self, index: int, step: int, i: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int16]]:
+    def _crop(self, index: int, step: int, i: int) -> Drawn:
         image, classes = self.store.get(index)
         random, wanted = self.sampler.generator(step, i), self.sampler.wanted(step, i)
-        if self.own is None:
-            return training_crop(image, classes, self.crop, self.how, random, wanted)
-        return own_crop(image, classes, self.crop, self.how, random, self.own, wanted)
+        if self.own is not None:
+            x, y = own_crop(image, classes, self.crop, self.how, random, self.own, wanted)
+            return (x, y) if self.weigh is None else (x, y, self.weigh(y, None))
+        objects = None if self.weigh is None else self.store.objects(index)
+        if objects is not None:
+            objects[classes < 0] = IGNORE_INDEX
+        x, y = training_crop(image, classes, self.crop, self.how, random, wanted, objects)
+        if self.weigh is None:
+            return x, y
+        if objects is None:
+            return x, y, self.weigh(y, None)
+        seen = np.minimum(y, 1).astype(np.int16)
+        return x, seen, self.weigh(seen, y)
 
-    def stream(self, first: int, progress: Progress) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(step, x, y) for every step from `first` on, without end, the next ones drawn while one is in use.
+    def stream(self, first: int, progress: Progress) -> Iterator[tuple[int, *tuple[Tensor, ...]]]:
+        """(step, x, y), and the weights if there are any, for every step from `first` on, without end.
 
-        A callable of the user's draws from the global generators, and so do the steps: without workers it is called
-        between them. A worker that dies is said and replaced. Raises TrainingError where that does not help, and what
-        `draw` raises.
+        The next ones are drawn while one is in use. A callable of the user's draws from the global generators, and so
+        do the steps: without workers it is called between them. A worker that dies is said and replaced. Raises
+        TrainingError where that does not help, and what `draw` raises.
         """
         if self.own is not None and not self.workers:
-            yield from ((step, *_tensors(self.draw(step))) for step in count(first))
+            for step in count(first):
+                yield step, *_tensors(self.draw(step))
         ahead = _Ahead(self.draw, first, self.workers)
         deaths = 0
         try:
@@ -119,9 +135,9 @@ class Batches:
         )  # fmt: skip
 
 
-def _tensors(drawn: Drawn) -> tuple[Tensor, Tensor]:
-    x, y = drawn
-    return torch.from_numpy(x), torch.from_numpy(y).long()
+def _tensors(drawn: Drawn) -> tuple[Tensor, ...]:
+    x, y, *weights = map(torch.from_numpy, drawn)
+    return x, y.long(), *weights
 
 
 class _Ahead:

@@ -97,8 +97,8 @@ def fit(
     over = at.finished or at.step >= plan.steps or _out_of_time(here)
     with caught_signals() as interrupt, progress.track("train", plan.steps * plan.batch, "images") as bar:
         bar.advance(at.step * plan.batch)
-        for step, x, y in () if over else batches.stream(at.step, progress):
-            loss = _step(here, step, x, y)
+        for step, *batch in () if over else batches.stream(at.step, progress):
+            loss = _step(here, step, batch)
             bar.advance(plan.batch, loss=loss)
             at.step = step + 1
             here.agree(interrupt.signal)
@@ -130,13 +130,14 @@ def _prepared(engine: Engine, run: RunFolder, plan: Plan, progress: Progress) ->
     return at
 
 
-def _step(here: _Training, step: int, x: Tensor, y: Tensor) -> float:
-    """One step, in parts of half as many crops each time that the memory does not suffice; returns its loss."""
+def _step(here: _Training, step: int, batch: Sequence[Tensor]) -> float:
+    """One step on x, y and weights; in parts of half as many crops each time that memory fails; returns its loss."""
     engine, at = here.engine, here.at
+    x, y, *weights = batch
     while True:
         torch.manual_seed(here.plan.seed * 1_000_003 + step + (engine.ranks.rank << 48))
         try:
-            return engine.step(x, y, learning_rate(step, here.plan.steps, engine.config))
+            return engine.step(x, y, learning_rate(step, here.plan.steps, engine.config), *weights)
         except OutOfMemory as error:
             size = engine.micro or len(x)
             if size == 1 or engine.ranks.size > 1:

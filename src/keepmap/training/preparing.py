@@ -254,6 +254,7 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machi
         offers=tuple(offers),
         begun=None if begun is None else (begun.network, begun.options),
         processes=near * machines,
+        instances=parts.labels.instances,
         cache=int(_CACHE * memory) // near,
         image_bytes=sum(f.height * f.width * _decoded(f) for f in (*parts.train, *parts.validation)),
         because_memory="of --memory" if wanted.memory else "of what is free",

@@ -37,8 +37,8 @@ def write_preview(batches: Batches, labels: LabelSet, dtype: str, file: Path) ->
     sampler = batches.sampler
     steps = math.ceil(_CROPS / sampler.batch)
     drawn = [batches.draw(step) for step in range(steps)]
-    x = np.concatenate([np.asarray(x) for x, _ in drawn])[:_CROPS]
-    y = np.concatenate([np.asarray(y) for _, y in drawn])[:_CROPS]
+    x = np.concatenate([batch[0] for batch in drawn])[:_CROPS]
+    y = np.concatenate([batch[1] for batch in drawn])[:_CROPS]
     if dtype == "uint8":
         x = x.round().astype(np.uint8)
     notes = []

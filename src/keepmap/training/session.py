@@ -9,6 +9,7 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +24,7 @@ from keepmap.data.groups import WORDS
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
 from keepmap.data.sampling import Sampler, rare_first
 from keepmap.data.store import SampleStore
+from keepmap.data.weight_map import weight_map
 from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
@@ -32,8 +34,9 @@ from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import FORMAT as FINGERPRINT_FORMAT
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import Plan, plan_from_rows
+from keepmap.planning.planner import without_objects
 from keepmap.planning.recipe import OptimiserConfig
-from keepmap.planning.settings import asked
+from keepmap.planning.settings import CHANCES, asked
 from keepmap.protocols import Progress, Silent
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder, read_tensors
@@ -101,12 +104,13 @@ def begin(
             held.enter_context(locked(run, show))
             run.check_new()
             split = replace(ready.split, augment="" if augment is None else pipeline_name(augment))
+            plan = ready.plan if augment is None else without_objects(ready.plan)
             write_json(run.split_file, to_dict(split), format=FORMAT)
             write_json(run.fingerprint_file, to_dict(ready.figures), format=FINGERPRINT_FORMAT)
-            write_json(run.plan_file, ready.plan.rows(), format=PLAN_FORMAT)
+            write_json(run.plan_file, plan.rows(), format=PLAN_FORMAT)
             run.write_config(ready.config)
             made.append(ready.network)
-            return Job(ready.plan, ready.parts, ready.config, options)
+            return Job(plan, ready.parts, ready.config, options)
 
         job = ranks.from_first(begun)
         network = made[0] if made else run.make_network(job.config, given if job.config.foreign else None)
@@ -258,13 +262,24 @@ def _say_plan(plan: Plan, engine: Engine, own: Own | None, progress: Progress) -
         f"plan    {plan.steps} steps of {plan.batch} crops of {plan.crop} px, {plan.step_seconds:.2f} s each{limit}; "
         f"{plan.device} {plan.precision}{f', {shared} processes' if shared > 1 else ''}"
     )
-    ways = "left-right flips (top and bottom differ)" if plan.upright else "flips and transposition"
-    turned = f", {plan.invert:.0%} inverted" if plan.invert else ""
-    said = f"{ways}, scale {plan.scale[0]}-{plan.scale[1]}, light{turned}"
-    progress.say(f"augment {said if own is None else f'by {pipeline_name(own.pipeline)}, the callable, alone'}")
+    said = _augmentation(plan) if own is None else f"by {pipeline_name(own.pipeline)}, the callable, alone"
+    progress.say(f"augment {said}")
     if engine.heads:
         weights = ", ".join(f"{weight:.3g}" for _, weight in engine.heads)
         progress.say(f"loss    of {len(engine.heads)} heads, weighted {weights}; the first is the one that predicts")
+    if plan.border:
+        progress.say(f"loss    weighs pixels by border {plan.border:g}, {plan.because['border'].split('; ')[-1]}")
+
+
+def _augmentation(plan: Plan) -> str:
+    """What is on of the entries of the plan, in their order."""
+    ways = "left-right flips (top and bottom differ)" if plan.upright else "flips and transposition"
+    said = [ways, f"scale {plan.scale[0]:g}-{plan.scale[1]:g}"]
+    said += ["light"] if plan.gain or plan.shift else []
+    said += [f"{plan.invert:.0%} inverted"] if plan.invert else []
+    said += [f"{getattr(plan, name)[0]:.0%} {name}" for name in CHANCES if getattr(plan, name)[0]]
+    said += [f"{plan.class_rate:.0%} around rare classes"] if plan.class_rate else []
+    return ", ".join(said)
 
 
 def _batches(
@@ -281,7 +296,10 @@ def _batches(
     focus = rare_first(parts.train, parts.labels, rate=plan.class_rate)
     sampler = Sampler(len(parts.train), plan.batch, plan.seed, focus)
     own = None if augment is None else Own(augment, parts.labels.count)
-    return Batches(store, sampler, plan.crop, how, own, workers, (ranks.rank, ranks.size))
+    weigh = None
+    if plan.border:
+        weigh = partial(weight_map, w0=plan.border, sigma=plan.sigma, class_weights=plan.class_weights)
+    return Batches(store, sampler, plan.crop, how, own, workers, (ranks.rank, ranks.size), weigh)
 
 
 def _cache(plan: Plan, ranks: Ranks) -> int:

@@ -59,5 +59,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[pretrained,timm,zarr,onnx,openvino,dev]'
+	$(PIP) --editable '.[pretrained,timm,zarr,onnx,openvino,tensorboard,dev]'
 	touch $@

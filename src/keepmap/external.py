@@ -20,6 +20,7 @@ PACKAGES = {
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxscript",
     "openvino": "openvino",
+    "tensorboard": "tensorboard",
     "timm": "timm",
     "zarr": "zarr",
 }

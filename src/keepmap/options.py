@@ -89,6 +89,7 @@ class TrainOptions(ImageOptions, LabelOptions):
     batch: int | None = option(None, "crops per optimiser step; default: planned")
     workers: int | None = option(None, "processes that draw batches, 0 for a thread; default: 0, up to 8 for a GPU")
     devices: int | None = option(None, "processes that share a step, one a GPU; default: as torchrun or srun say, 1")
+    tensorboard: bool = option(False, "also write event files for TensorBoard, into RUN/tensorboard")
     deterministic: bool = option(False, "the same weights each time, to the bit, on the same machine")
     memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
     checkpointing: bool = option(False, "recompute activations in the backward pass: less memory for a third more time")

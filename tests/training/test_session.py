@@ -441,5 +441,23 @@ def test_entries_that_are_fixed_reach_the_training(
     assert run.read_config().options["checkpointing"] is True
     figures = from_dict(Fingerprint, read_json(run.fingerprint_file, format=1), "fingerprint.json")
     assert (figures.images, figures.heights, figures.median_frequency[0] < 1) == (5, (70, 70, 70), True)
+    assert not (run.path / "tensorboard").exists()
     go_on(run, Silent())
     assert seen == 2 * [("sgd", 1, True, 0.5, (0.5, 2.0))]
+
+
+def test_a_board_shows_the_lines_of_the_metrics_and_held_out_images(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    run = RunFolder(tmp_path / "run")
+    begin(*folders, run, replace(OPTIONS, steps=2, tensorboard=True), Silent())
+    (file,) = (run.path / "tensorboard").iterdir()
+    shown = [(value.tag, event.step) for event in EventFileLoader(str(file)).Load() for value in event.summary.value]
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    expected = {(name, line["step"]) for line in lines for name, value in line.items() if isinstance(value, float)}
+    (held_out,) = json.loads(run.split_file.read_text())["validation"]
+    assert set(shown) == {*expected, (held_out, 2)}
+    assert {("loss", 2), ("validation_mean_iou", 2)} <= expected

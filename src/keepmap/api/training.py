@@ -44,8 +44,9 @@ def plan(
     weights: str = "auto", offline: bool = False, init: str | None = None, network: Segmenter | None = None,
     time: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, device: str = "auto",
     group_by: str = "found", validation: str | None = None, precision: Precision = "auto", crop: int | None = None,
-    batch: int | None = None, workers: int | None = None, devices: int | None = None, deterministic: bool = False,
-    memory: str | None = None, checkpointing: bool = False, progress: Progress | None = None,
+    batch: int | None = None, workers: int | None = None, devices: int | None = None, tensorboard: bool = False,
+    deterministic: bool = False, memory: str | None = None, checkpointing: bool = False,
+    progress: Progress | None = None,
 ) -> Plan:  # fmt: skip
     """What `train` with the same arguments would do, and why, after a few measured steps; nothing is written.
 
@@ -87,6 +88,7 @@ def train(
     batch: int | None = None,
     workers: int | None = None,
     devices: int | None = None,
+    tensorboard: bool = False,
     deterministic: bool = False,
     memory: str | None = None,
     checkpointing: bool = False,

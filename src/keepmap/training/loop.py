@@ -9,7 +9,6 @@ import dataclasses
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,6 +23,7 @@ from keepmap.protocols import Progress, Tracker
 from keepmap.resources import Stopwatch
 from keepmap.runs import RunFolder, write_tensors
 from keepmap.training.batches import Batches
+from keepmap.training.board import Board
 from keepmap.training.checkpoint import Position, check_disk, restore, save
 from keepmap.training.determinism import agreed_threads
 from keepmap.training.diagnosis import History
@@ -55,6 +55,7 @@ class _Training:
     progress: Progress
     spent: float
     watch: Stopwatch
+    board: Board | None = None
     history: History = field(default_factory=History)
     told: set[str] = field(default_factory=set)
 
@@ -71,23 +72,30 @@ class _Training:
         at.signal = int(number)
 
     def write(self, **figures: float | int | str | Sequence[str] | None) -> None:
-        """Add a line to metrics.jsonl, in one process."""
+        """Add a line to metrics.jsonl and the board, in one process."""
         if self.engine.ranks.first:
             self.run.append_metrics(**figures)
+            if self.board is not None:
+                self.board.add(figures)
 
 
 def fit(
-    engine: Engine, plan: Plan, batches: Batches, validate: Callable[[], Scores], run: RunFolder, progress: Progress
+    engine: Engine,
+    plan: Plan,
+    batches: Batches,
+    validate: Callable[[], Scores],
+    run: RunFolder,
+    progress: Progress,
+    board: Board | None = None,
 ) -> Position:
     """Train from the RUN's last state, or from the start, and leave best and last in the RUN.
 
     The order of samples and the schedule depend on the plan alone; --time only decides where it stops. Of several
-    processes all take the same steps and the same decisions, and the first one reads and writes.
+    processes all take the same steps and the same decisions, and the first one reads and writes. board: gets the lines
+    of metrics.jsonl, too.
     """
-    at = engine.ranks.from_first(partial(_prepared, engine, run, plan, progress))
-    engine.share_state()
-    engine.micro = at.micro or engine.micro
-    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch())
+    at = _begun(engine, run, plan, progress)
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board)
     at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
         _keep_if_best(here, validate)
@@ -122,11 +130,18 @@ def fit(
     return at
 
 
-def _prepared(engine: Engine, run: RunFolder, plan: Plan, progress: Progress) -> Position:
-    """The state that the training goes on from in `engine`, and the RUN as it was then."""
-    at = restore(engine, run, plan, progress)
-    check_disk(engine, run)
-    run.trim_metrics(at.step, at.validated)
+def _begun(engine: Engine, run: RunFolder, plan: Plan, progress: Progress) -> Position:
+    """The state that the training goes on from, in the engines of all processes, and the RUN as it was then."""
+
+    def read() -> Position:
+        at = restore(engine, run, plan, progress)
+        check_disk(engine, run)
+        run.trim_metrics(at.step, at.validated)
+        return at
+
+    at = engine.ranks.from_first(read)
+    engine.share_state()
+    engine.micro = at.micro or engine.micro
     return at
 
 

@@ -42,6 +42,7 @@ from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder, read_tensors
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.batches import Batches
+from keepmap.training.board import board_in, require_tensorboard
 from keepmap.training.calibrating import calibrate
 from keepmap.training.checkpoint import Position, changes
 from keepmap.training.determinism import deterministic
@@ -51,7 +52,7 @@ from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.ranks import Ranks, together
-from keepmap.training.validation import validate
+from keepmap.training.validation import draw_held_out, validate
 from keepmap.training.wanted import checked
 from keepmap.training.workers import worker_count
 from keepmap.units import in_bytes
@@ -93,6 +94,8 @@ def begin(
     augment: what changes the crops in place of keepmap's own augmentation.
     """
     worker_count(options.workers, "cpu")
+    if options.tensorboard:
+        require_tensorboard()
     with together(options.devices, checked(asked(options).options)) as ranks, contextlib.ExitStack() as held:
         show = progress if ranks.first else Silent()
         made: list[Any] = []
@@ -330,9 +333,13 @@ def _train(
         groups = {stem: parts.groups.get(stem, stem) for stem in counts.stems}
         return score(counts, choose_resampling(counts.stems, groups, asked=parts.rule not in WORDS))
 
-    with deterministic(job.options.deterministic):
-        at = fit(engine, plan, batches, judge, run, progress)
-        if not at.signal and ranks.first:
+    shown = partial(
+        draw_held_out, engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision
+    )
+    wanted = job.options.tensorboard and ranks.first
+    with deterministic(job.options.deterministic), board_in(run.path, wanted, shown) as board:
+        at = fit(engine, plan, batches, judge, run, progress, board)
+        if ranks.first and not at.signal:
             _calibrate(engine.judged, plan, held_out, run)
         return at
 

@@ -5,14 +5,30 @@ Knows no optimiser and keeps nothing between calls.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from keepmap.data.labels import LabelSet
+from keepmap.data.overlay import comparison
 from keepmap.data.store import SampleStore
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.tally import Judging, Tally, dealt
+from keepmap.protocols import Array
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.ranks import Ranks
+
+_SHOWN = 3
+"""Held-out images that are drawn."""
+
+
+def draw_held_out(
+    network: Any, store: SampleStore, labels: LabelSet, *, device: str, precision: str
+) -> Iterator[tuple[str, Array]]:
+    """(stem, (H, W, 3) uint8) of the first three images in `store`: image, truth, prediction and differences."""
+    predictor = Predictor(TorchRuntime(network, device=device, precision=precision), labels)
+    for index in range(min(_SHOWN, len(store))):
+        image, classes = store.get(index)
+        yield store.facts[index].stem, comparison(image, classes, predictor.indices(image), labels)
 
 
 def validate(

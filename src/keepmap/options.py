@@ -17,6 +17,7 @@ Instances = Literal["auto", "yes", "no"]
 Precision = Literal["auto", "float32", "bfloat16"]
 Metrics = Literal["all", "region"]
 Target = Literal["onnx", "openvino"]
+ProbabilityType = Literal["float32", "float16", "uint8"]
 WantedWay = Literal["auto", "pass", "bands", "tiles"]
 
 
@@ -97,12 +98,28 @@ class TrainOptions(ImageOptions, LabelOptions):
 
 @dataclass(frozen=True)
 class PredictOptions(ComputeOptions, ImageOptions):
-    """Options of `keepmap predict`."""
+    """Options of `keepmap predict`. Raises OptionError for numbers that cannot be."""
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
-    probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W) float32")
+    polygons: bool = option(False, "also write OUT/STEM.geojson, the regions as polygons in the image's coordinates")
+    probabilities: bool = option(False, "also write OUT/STEM.npy, class probabilities (K, H, W)")
+    probability_type: ProbabilityType = option("float32", "float32, float16, or uint8: 255 times the probability")
     coarse: bool = option(False, "also write OUT/STEM_coarse.npy, the raw score map of an FCN before upsampling")
     review: bool = option(False, "also write OUT/review_first.csv: images by the Dice to be expected, worst first")
+    table: str | None = option(None, "CSV file of areas, objects and their sizes for each image and class")
+    smallest_object: int = option(0, "regions of fewer pixels get the class that surrounds them most")
+    fill_holes: int = option(0, "holes of up to so many pixels get the class around them")
+    tta: str | None = option(None, "average over views of each image: flips, rotations, scales, or several with commas")
+    ensemble: tuple[str, ...] | None = option(None, "another RUN or exported file to average with; once for each")
+    resume: bool = option(False, "go on with a prediction into OUT that was stopped")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in (("--smallest-object", self.smallest_object), ("--fill-holes", self.fill_holes)):
+            if value < 0:
+                raise OptionError(f"{name} {value} cannot be.", found=str(value), expected="pixels, 0 for none")
+        if self.probability_type != "float32" and not self.probabilities:
+            raise OptionError("--probability-type says how probabilities are written.", do="add --probabilities")
 
 
 @dataclass(frozen=True)

@@ -36,6 +36,17 @@ class Geometry:
     tags: tuple[tuple[int, int, int, Any], ...] = ()
 
 
+class LabelMap(Protocol):
+    """Class indices (H, W), negative where there is no class: an array, or what reads like one row by row."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(H, W)."""
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """The indices (h, W) of a slice of rows, or (W,) of one row."""
+
+
 class ArraySource(Protocol):
     """An image on disk that is read window by window."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 import keepmap
 from keepmap.api.training import Run
-from keepmap.errors import DataError
+from keepmap.errors import DataError, OutputError
 
 
 def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path) -> None:
@@ -35,3 +36,22 @@ def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:
     np.testing.assert_allclose(probabilities.sum(0), 1, atol=1e-5)
     with pytest.raises(DataError, match="1 channel"):
         predictor(image[..., 0])
+
+
+def test_an_ensemble_is_averaged_and_what_was_asked_is_recorded(data: Path, run: Run, tmp_path: Path) -> None:
+    images = sorted((data / "images").iterdir())[:1]
+    asked = {"probabilities": True, "precision": "float32", "table": tmp_path / "t.csv", "polygons": True}
+    keepmap.predict(run.path, images, tmp_path / "one", **asked)
+    keepmap.predict(run.path, images, tmp_path / "two", ensemble=[run.path], **asked)
+    for image in images:
+        one, two = (np.load(tmp_path / out / f"{image.stem}.npy") for out in ("one", "two"))
+        np.testing.assert_allclose(two, one, atol=1e-6)
+    first = json.loads((tmp_path / "two" / "prediction.jsonl").read_text().splitlines()[0])
+    assert set(first["runs"][str(run.path)]) == {"config.json", "model.safetensors"}
+    assert first["options"]["ensemble"] == [str(run.path)]
+    assert {path.name for path in (tmp_path / "one").glob("*.geojson")} == {f"{image.stem}.geojson" for image in images}
+    before = (tmp_path / "one" / "prediction.jsonl").read_text()
+    keepmap.predict(run.path, images, tmp_path / "one", resume=True, **asked)
+    assert (tmp_path / "one" / "prediction.jsonl").read_text() == before
+    with pytest.raises(OutputError, match="--resume"):
+        keepmap.predict(run.path, images, tmp_path / "one", resume=True, tta="flips", **asked)

@@ -26,15 +26,16 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
 def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.CaptureFixture[str]) -> None:
     words = ["predict", "run", "a.png", "folder", "-o", "out", "--overlay", "--memory", "2G", "--precision", "float32"]
+    words += ["--ensemble", "other"]
     assert main(words) == 0
     ((run, inputs, out, options),) = calls
     assert (run, inputs, out) == (Path("run"), [Path("a.png"), Path("folder")], Path("out"))
     del options["progress"]
     assert options == {
         "frame": None, "max_pixels": 100_000_000,
-        "overlay": True, "probabilities": False, "coarse": False, "review": False,
-        "memory": "2G", "way": "auto", "device": "auto",
-        "precision": "float32",
+        "overlay": True, "polygons": False, "probabilities": False, "probability_type": "float32", "coarse": False,
+        "review": False, "table": None, "smallest_object": 0, "fill_holes": 0, "tta": None, "ensemble": ["other"],
+        "resume": False, "memory": "2G", "way": "auto", "device": "auto", "precision": "float32",
     }  # fmt: skip
     assert capsys.readouterr() == ("1 mask in out\n", "")
 

@@ -21,6 +21,7 @@ from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.metrics.tally import Tally
 from keepmap.networks.catalogue import build_network
+from keepmap.options import PredictOptions
 from keepmap.protocols import Silent
 from keepmap.runtime.torch_runtime import TorchRuntime
 
@@ -78,7 +79,7 @@ def test_a_run_and_its_own_predictions_have_the_same_scores(predictor, dataset, 
     scores = evaluate_run(predictor, images, masks)
     assert [row.name for row in scores.classes] == ["background", "cell"]
     assert np.sum(scores.matrix) == 21 * 30 + 40 * 17 - 2
-    predict_files(predictor, [images], tmp_path / "out", overlay=True, probabilities=True)
+    predict_files(predictor, [images], tmp_path / "out", PredictOptions(overlay=True, probabilities=True))
     again = evaluate_folders(tmp_path / "out", masks, class_names=ClassNames(("background", "cell")), ignore="7")
     assert again == of_masks(scores)
     assert sum(place.pixels for place in scores.reliability) == np.sum(scores.matrix)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +17,14 @@ from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
 from keepmap.data.tiff_plane import TiffPlane
-from keepmap.errors import DataError, OptionError, OutputError
-from keepmap.inference import files
-from keepmap.inference.files import plan_outputs, predict_files
+from keepmap.errors import DataError, OptionError, OutOfMemory, OutputError
+from keepmap.inference import batching, files
+from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
-from keepmap.options import ImageOptions
+from keepmap.options import PredictOptions
 from keepmap.protocols import Geometry, Silent
+from keepmap.runtime import torch_runtime
 from keepmap.runtime.torch_runtime import TorchRuntime
 
 
@@ -89,7 +93,7 @@ def test_folders_keep_their_structure_and_masks_their_sizes_and_values(predictor
 def test_overlays_and_probabilities_lie_beside_the_mask(predictor, tmp_path) -> None:
     out = tmp_path / "out"
     image = save(tmp_path / "x.jpg", 25, 31)
-    (mask,) = predict_files(predictor, [image], out, overlay=True, probabilities=True)
+    (mask,) = predict_files(predictor, [image], out, PredictOptions(overlay=True, probabilities=True))
     assert tree(out) == {"x.png", "x_overlay.png", "x.npy"}
     values = np.load(out / "x.npy")
     assert (values.shape, values.dtype) == ((2, 25, 31), np.float32)
@@ -131,13 +135,6 @@ def test_two_inputs_with_one_output_are_refused_before_the_first(predictor, tmp_
     assert not (tmp_path / "out").exists()
 
 
-def test_an_overlay_must_not_take_the_name_of_a_mask(tmp_path) -> None:
-    inputs = [save(tmp_path / "x.png"), save(tmp_path / "x_overlay.jpg")]
-    assert len(plan_outputs(inputs, tmp_path / "out")[0]) == 2
-    with pytest.raises(OutputError, match=r"x_overlay\.png"):
-        plan_outputs(inputs, tmp_path / "out", overlay=True)
-
-
 def test_an_input_is_never_replaced(predictor, tmp_path) -> None:
     image = save(tmp_path / "x.png")
     before = image.read_bytes()
@@ -162,12 +159,6 @@ def test_an_output_folder_that_cannot_be_written_is_found_first(predictor, tmp_p
         predict_files(predictor, [image], tmp_path / where)
 
 
-def test_a_folder_in_place_of_a_mask_is_found_first(tmp_path) -> None:
-    (tmp_path / "out" / "x.png").mkdir(parents=True)
-    with pytest.raises(OutputError, match="is a folder"):
-        plan_outputs([save(tmp_path / "x.png")], tmp_path / "out")
-
-
 @pytest.mark.parametrize(("name", "message"), [("missing.png", "does not exist"), ("empty", "no images")])
 def test_nothing_to_predict_is_an_error(predictor, tmp_path, name, message) -> None:
     (tmp_path / "empty").mkdir()
@@ -186,7 +177,7 @@ def test_one_bad_image_does_not_stop_the_others(predictor, tmp_path) -> None:
     (images / "e.gif").write_bytes(b"GIF89a")
     save(images / "f.png")
     with pytest.raises(DataError) as caught:
-        predict_files(predictor, [images], out, overlay=True, probabilities=True)
+        predict_files(predictor, [images], out, PredictOptions(overlay=True, probabilities=True))
     text = str(caught.value)
     assert "4 of 6 images could not be predicted" in text
     assert all(name in text for name in ("b.png", "c.png has 1 channel", "d.png", "e.gif"))
@@ -215,23 +206,15 @@ def test_an_interruption_leaves_no_half_file(predictor, tmp_path, monkeypatch, s
 
     monkeypatch.setattr(tiled.runtime, "run", stop_in_the_second)
     with pytest.raises(error):
-        predict_files(tiled, inputs, out, probabilities=True, overlay=True)
+        predict_files(tiled, inputs, out, PredictOptions(probabilities=True, overlay=True))
     assert tree(out) == {f"a{suffix}", "a.npy", "a_overlay.png"}
 
 
 def test_labels_above_255_are_written(predictor, tmp_path) -> None:
     labels = LabelSet((0, 1000), ("background", "cell"), None, default_colours(2))
     wide = Predictor(predictor.runtime, labels, memory_bytes=2**30)
-    (mask,) = predict_files(wide, [save(tmp_path / "x.png")], tmp_path / "out", overlay=True)
+    (mask,) = predict_files(wide, [save(tmp_path / "x.png")], tmp_path / "out", PredictOptions(overlay=True))
     assert np.array_equal(read_mask(mask), wide(pixels(20, 30)))
-
-
-def test_the_module_knows_how_many_failures_it_shows() -> None:
-    failures = [files.Failure(Path(f"{i}.png"), DataError(f"{i}.png is broken.")) for i in range(9)]
-    text = str(files._failed(failures, 10))
-    assert "4.png is broken" in text
-    assert "5.png" not in text
-    assert "and 4 more" in text
 
 
 def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
@@ -242,7 +225,7 @@ def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
         LabelSet((0, 255), ("background", "cell"), None, default_colours(2)),
     )
     image = save(tmp_path / "in" / "a.png", 70, 90)
-    predict_files(predictor, [image], tmp_path / "out", coarse=True)
+    predict_files(predictor, [image], tmp_path / "out", PredictOptions(coarse=True))
     scores = np.load(tmp_path / "out" / "a_coarse.npy")
     x = torch.from_numpy(np.asarray(Image.open(image)).copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
@@ -255,7 +238,7 @@ def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
 def test_a_network_without_a_coarse_map_is_refused_first(predictor: Predictor, tmp_path: Path) -> None:
     image = save(tmp_path / "in" / "a.png")
     with pytest.raises(OptionError, match="no coarse score map"):
-        predict_files(predictor, [image], tmp_path / "out", coarse=True)
+        predict_files(predictor, [image], tmp_path / "out", PredictOptions(coarse=True))
     assert not (tmp_path / "out").exists()
 
 
@@ -266,7 +249,7 @@ def test_a_geotiff_stays_where_it_is_and_what_was_not_measured_is_said(predictor
     options = {"resolution": (100, 200), "resolutionunit": "CENTIMETER"}
     extra = [*geo, (42113, "s", 0, "0", True)]
     tifffile.imwrite(tmp_path / "x.tif", array, photometric="rgb", compression="zlib", extratags=extra, **options)
-    (mask,) = predict_files(predictor, [tmp_path / "x.tif"], tmp_path / "out", overlay=True)
+    (mask,) = predict_files(predictor, [tmp_path / "x.tif"], tmp_path / "out", PredictOptions(overlay=True))
     source, plane = open_image(tmp_path / "x.tif"), TiffPlane(mask)
     assert plane.geometry == source.geometry
     assert [tag[0] for tag in plane.geometry.tags] == [33550, 33922]
@@ -288,7 +271,7 @@ def test_an_ome_zarr_stays_one(predictor, tmp_path) -> None:
     level = {"path": "0", "coordinateTransformations": steps}
     group.attrs["ome"] = {"multiscales": [{"axes": axes, "datasets": [level]}]}
     for _ in range(2):
-        (mask,) = predict_files(predictor, [tmp_path / "in"], tmp_path / "out", overlay=True)
+        (mask,) = predict_files(predictor, [tmp_path / "in"], tmp_path / "out", PredictOptions(overlay=True))
         assert mask == tmp_path / "out" / "x.ome.zarr"
         assert np.array_equal(read_mask(mask), predictor(array))
         assert open_image(mask).geometry == Geometry((0.5, 0.25), "micrometer")
@@ -309,7 +292,7 @@ def test_other_formats_in_and_what_becomes_of_them(predictor, tmp_path) -> None:
         Image.fromarray(array).save(tmp_path / name, **({"lossless": True} if "webp" in name else {"dpi": (50, 80)}))
     np.save(tmp_path / "d.npy", array)
     Image.fromarray(array).save(tmp_path / "e.tif", save_all=True, append_images=[Image.fromarray(255 - array)])
-    masks = predict_files(predictor, [tmp_path], tmp_path / "out", reading=ImageOptions(frame=1))
+    masks = predict_files(predictor, [tmp_path], tmp_path / "out", PredictOptions(frame=1))
     assert [mask.name for mask in masks] == ["a.png", "b.png", "c.png", "d.tif", "e.tif"]
     for mask in masks:
         assert np.array_equal(read_mask(mask), predictor(255 - array if mask.name == "e.tif" else array))
@@ -323,7 +306,122 @@ def test_other_formats_in_and_what_becomes_of_them(predictor, tmp_path) -> None:
 def test_what_needs_the_whole_image_has_its_limit(predictor, tmp_path, monkeypatch, option) -> None:
     image = save(tmp_path / "x.tif")
     monkeypatch.setattr(predictor.runtime, "check_scores", lambda: None)
-    few = ImageOptions(max_pixels=599)
-    assert predict_files(predictor, [image], tmp_path / "out", reading=few)
+    few = PredictOptions(max_pixels=599)
+    assert predict_files(predictor, [image], tmp_path / "out", few)
     with pytest.raises(DataError, match=r"(?s)x\.tif is too large.*30 x 20 px"):
-        predict_files(predictor, [image], tmp_path / "out", reading=few, **{option: True})
+        predict_files(predictor, [image], tmp_path / "out", replace(few, **{option: True}))
+
+
+class Stop(BaseException):
+    """What a kill is to code that runs no further."""
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, *arguments: Any, **options: Any) -> None:
+    """`predict_files` that is stopped after so many passes and bands of the runtime."""
+    left, real = calls, torch_runtime.delivered
+
+    def count(*given):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Stop
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_runtime, "delivered", count)
+        with pytest.raises(Stop):
+            predict_files(*arguments, **options)
+
+
+@pytest.mark.parametrize(("way", "memory"), [("bands", 2**23), ("bands", 400_000), ("tiles", 300_000)])
+@pytest.mark.parametrize("kind", [None, "uint8"])
+def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, way, memory, kind) -> None:
+    image = save(tmp_path / "x.tif", 900, 300)
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
+    large = Predictor(predictor.runtime, predictor.labels, memory_bytes=memory, way=way)
+    options = PredictOptions(resume=True, fill_holes=5)
+    if kind is not None:
+        options = replace(options, probabilities=True, probability_type=kind)
+    (expected,) = predict_files(large, [image], tmp_path / "whole", options)
+    out, said = tmp_path / "out", Told()
+    for calls in (1, 2, 4, 1, 5):
+        stop_after(monkeypatch, calls, large, [image], out, options, about={}, progress=said)
+        assert not {"x.tif", "x.npy"} & tree(out)
+    (out / ".x.tif.partial").write_bytes(b"half")
+    (found,) = predict_files(large, [image], out, options, about={}, progress=said)
+    assert found.read_bytes() == expected.read_bytes()
+    assert kind is None or (out / "x.npy").read_bytes() == (tmp_path / "whole" / "x.npy").read_bytes()
+    assert tree(out) == {"x.tif", "prediction.jsonl"} | ({"x.npy"} if kind else set())
+    assert any(" goes on at " in line for line in said.lines)
+    assert predict_files(large, [image], out, options, about={}, progress=said) == [found]
+    assert said.lines[-1] == "1 of 1 images are predicted already."
+
+
+def test_what_was_begun_with_something_else_begins_anew(predictor, tmp_path, monkeypatch) -> None:
+    image, out = save(tmp_path / "x.tif", 300, 40), tmp_path / "out"
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
+    large = Predictor(predictor.runtime, predictor.labels, memory_bytes=1)
+    for about in ({"run": "a"}, {"run": "b"}):
+        stop_after(monkeypatch, 2, large, [image], out, about=about)
+    assert tree(out) == {".x.tif.pixels", ".x.tif.state", "prediction.jsonl"}
+    save(image, 300, 41)
+    said = Told()
+    (mask,) = predict_files(large, [image], out, PredictOptions(resume=True), about={"run": "b"}, progress=said)
+    assert not any("goes on" in line for line in said.lines)
+    assert read_mask(mask).shape == (300, 41)
+    assert tree(out) == {"x.tif", "prediction.jsonl"}
+
+
+def test_images_that_are_whole_are_not_predicted_again(predictor, tmp_path, monkeypatch) -> None:
+    images, out = [save(tmp_path / f"{name}.png", 20 + ord(name), 30) for name in "abcd"], tmp_path / "out"
+    options = PredictOptions(table=str(tmp_path / "t.csv"), polygons=True)
+    expected = predict_files(predictor, images, tmp_path / "whole", options)
+    table = (tmp_path / "t.csv").read_text()
+    stop_after(monkeypatch, 2, predictor, images, out, options, about={})
+    assert {"a.png", "b.png"} == {name for name in tree(out) if name.endswith(".png")}
+    (out / "a.geojson").unlink()
+    runs = []
+    monkeypatch.setattr(files, "open_image", lambda path, *o: runs.append(path.name) or open_image(path, *o))
+    found = predict_files(predictor, images, out, replace(options, resume=True), about={})
+    assert set(runs) == {"a.png", "c.png", "d.png"}
+    assert [path.read_bytes() for path in found] == [path.read_bytes() for path in expected]
+    assert (tmp_path / "t.csv").read_text() == table
+    rows = list(csv.DictReader(table.splitlines()))
+    assert [(row["image"], row["class"]) for row in rows[:2]] == [(str(images[0]), n) for n in ("background", "cell")]
+    assert sum(int(row["area_px"]) for row in rows[:2]) == (20 + ord("a")) * 30
+
+
+def test_small_images_of_one_size_go_together(predictor, tmp_path, monkeypatch) -> None:
+    for name in ("a", "b", "c", "d", "e", "f"):
+        path = save(tmp_path / "in" / f"{name}.png", 33, 40 if name != "c" else 41)
+        Image.fromarray(pixels(33, 40 if name != "c" else 41, seed=ord(name))).save(path)
+    options = PredictOptions(probabilities=True)
+    monkeypatch.setattr(batching, "_MOST", 1)
+    alone = predict_files(predictor, [tmp_path / "in"], tmp_path / "alone", options)
+    monkeypatch.setattr(batching, "_MOST", 2)
+    monkeypatch.setattr(batching.Batches, "_tried", lambda self, shape, images: list(self._at_once(images)))
+    together = predict_files(predictor, [tmp_path / "in"], tmp_path / "together", options)
+    assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in together]
+
+
+def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypatch) -> None:
+    images = [save(tmp_path / f"{name}.tif", 200, 230) for name in "ab"]
+    expected = [read_mask(path) for path in predict_files(predictor, images, tmp_path / "whole")]
+    monkeypatch.setattr(predictor.runtime, "unstreamable", "it is so")
+    generous = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30)
+    run = predictor.runtime.run
+
+    def narrow(x, output="labels"):
+        if x.shape[2] * x.shape[3] > 20_000:
+            raise OutOfMemory("too much")
+        return run(x, output)
+
+    monkeypatch.setattr(predictor.runtime, "run", narrow)
+    told = Told()
+    found = predict_files(generous, images, tmp_path / "out", progress=told)
+    assert all(np.mean(read_mask(path) != mask) < 1e-3 for path, mask in zip(found, expected, strict=True))
+    assert generous.memory_bytes < 2**30
+    assert "the memory did not suffice for one pass" in told.lines[0]
+    forced = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30, way="pass")
+    with pytest.raises(OutOfMemory):
+        predict_files(forced, images, tmp_path / "forced")

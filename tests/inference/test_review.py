@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +14,23 @@ import torch
 from PIL import Image
 
 import keepmap
+from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import DataError
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
-from keepmap.inference.review import Reviewer
+from keepmap.inference.review import FILE, Sums
 from keepmap.metrics.calibration import Calibration, expected_dice
 from keepmap.networks.catalogue import build_network
+from keepmap.options import ImageOptions, PredictOptions
 from keepmap.runtime.torch_runtime import TorchRuntime
+
+
+class Nowhere:
+    """An ArraySink that keeps nothing."""
+
+    def write(self, window: object, labels: object) -> None:
+        """Forget a window."""
 
 
 @pytest.fixture(scope="module")
@@ -38,9 +48,11 @@ def test_rows_are_what_the_probabilities_expect_the_worst_first(predictor: Predi
     random = np.random.default_rng(0)
     for name, size in (("a", (70, 40)), ("b", (9, 8)), ("c", (33, 90))):
         Image.fromarray(random.integers(0, 256, (*size, 3), np.uint8)).save(tmp_path / "in" / f"{name}.png")
-    reviewer = Reviewer(predictor)
-    predict_files(reviewer, [tmp_path / "in"], tmp_path / "out", probabilities=True)
-    header, *rows = csv.reader(io.StringIO(reviewer.lines()))
+    out = tmp_path / "out"
+    wanted = PredictOptions(probabilities=True, review=True)
+    predict_files(predictor, [tmp_path / "in"], out, wanted, about={})
+    first = (out / FILE).read_text(encoding="utf-8")
+    header, *rows = csv.reader(io.StringIO(first))
     assert header == ["image", "expected_dice", *(f"expected_dice {name}" for name in predictor.labels.names)]
     assert [float(row[1]) for row in rows] == sorted(float(row[1]) for row in rows)
     assert {row[0] for row in rows} == {str(tmp_path / "in" / f"{name}.png") for name in "abc"}
@@ -54,16 +66,19 @@ def test_rows_are_what_the_probabilities_expect_the_worst_first(predictor: Predi
         known = [float(value) for value in row[2:] if value]
         assert abs(np.mean(known) - mean) < 2e-4
         assert len(known) == len(np.unique(values.argmax(0)))
+    (out / "b.png").unlink()
+    predict_files(predictor, [tmp_path / "in"], out, replace(wanted, resume=True), about={})
+    assert (out / FILE).read_text(encoding="utf-8") == first
 
 
 def test_what_was_never_measured_has_no_part(predictor: Predictor, tmp_path: Path) -> None:
     image = np.random.default_rng(1).integers(1, 256, (40, 30, 3), np.uint8)
     image[:, 20:] = 0
     tifffile.imwrite(tmp_path / "a.tif", image, photometric="rgb", extratags=[(42113, "s", 0, "0", True)])
-    reviewer = Reviewer(predictor)
-    predict_files(reviewer, [tmp_path / "a.tif"], tmp_path / "out")
-    (sums,) = reviewer.found.values()
-    assert sums[:, 0].sum() == 40 * 20
+    source = open_image(tmp_path / "a.tif", ImageOptions())
+    sums = Sums(source, 3, None)
+    predictor.predict(source, Nowhere(), probabilities=sums)
+    assert sums.sums[:, 0].sum() == 40 * 20
 
 
 def test_the_table_is_there_when_one_image_fails(
@@ -72,7 +87,7 @@ def test_the_table_is_there_when_one_image_fails(
     (tmp_path / "in").mkdir()
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / "in" / "a.png")
     Image.fromarray(np.zeros((9, 9), np.uint8)).save(tmp_path / "in" / "grey.png")
-    monkeypatch.setattr("keepmap.api.prediction.load_predictor", lambda *_: predictor)
+    monkeypatch.setattr("keepmap.api.prediction.load_averaged", lambda *_: predictor)
     with pytest.raises(DataError, match="1 of 2 images"):
         keepmap.predict("run", tmp_path / "in", tmp_path / "out", review=True)
     lines = (tmp_path / "out" / "review_first.csv").read_text(encoding="utf-8").splitlines()

@@ -5,17 +5,20 @@ Computes nothing itself: `inference` and `evaluation` do.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cache, partial
+from importlib.metadata import version
 from os import PathLike
 from pathlib import Path
+from typing import Any
 
-from keepmap.artefacts.loading import is_artefact, load_predictor
-from keepmap.config import from_arguments, write_text
+from keepmap import __version__
+from keepmap.artefacts.loading import is_artefact, load_averaged, load_predictor, model_digests
+from keepmap.config import from_arguments
 from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
-from keepmap.inference.review import FILE, Reviewer
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import (
@@ -26,6 +29,7 @@ from keepmap.options import (
     Metrics,
     Precision,
     PredictOptions,
+    ProbabilityType,
     WantedWay,
 )
 from keepmap.protocols import Progress, Silent, StrPath
@@ -58,9 +62,17 @@ def predict(
     frame: int | None = None,
     max_pixels: int = 100_000_000,
     overlay: bool = False,
+    polygons: bool = False,
     probabilities: bool = False,
+    probability_type: ProbabilityType = "float32",
     coarse: bool = False,
     review: bool = False,
+    table: str | None = None,
+    smallest_object: int = 0,
+    fill_holes: int = 0,
+    tta: str | None = None,
+    ensemble: tuple[str, ...] | None = None,
+    resume: bool = False,
     network: Segmenter | None = None,
     memory: str | None = None,
     way: WantedWay = "auto",
@@ -71,28 +83,31 @@ def predict(
     """Masks of image files and folders, of each image's own size with the label values of the training masks.
 
     Writes OUT/<relative stem>.png (.tif for TIFF and .npy, .zarr for Zarr) and returns these paths. Pixel size and
-    place on the Earth are kept. Raises before the first image is predicted where an input is missing, two share one
-    output, or `out` cannot be written. network: as in `load`. review: OUT/review_first.csv names the images of which
-    the least Dice is to be expected first, see docs/metrics.md.
+    place on the Earth are kept. OUT/prediction.jsonl says what they were made with; from it `resume` goes on. Raises
+    before the first image is predicted where an input is missing, two share one output, or `out` cannot be written.
+    network: as in `load`. review: OUT/review_first.csv names the images of which the least Dice is to be expected
+    first, see docs/metrics.md.
     """
+    ensemble = tuple(os.fspath(other) for other in ensemble or ()) or None
     options = from_arguments(PredictOptions, locals())
-    predictor = load_predictor(Path(run), options, network)
-    reviewer = Reviewer(predictor) if options.review else None
+    runs = [Path(run), *map(Path, options.ensemble or ())]
+    predictor = load_averaged(runs, options, network)
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
-    try:
-        return predict_files(
-            reviewer or predictor,
-            [Path(i) for i in several],
-            Path(out),
-            overlay=options.overlay,
-            probabilities=options.probabilities,
-            coarse=options.coarse,
-            reading=options,
-            progress=progress or Silent(),
-        )
-    finally:
-        if reviewer is not None and reviewer.found:
-            write_text(Path(out) / FILE, reviewer.lines())
+    return predict_files(
+        predictor,
+        [Path(i) for i in several],
+        Path(out),
+        options,
+        about=_about(runs, network),
+        progress=progress or Silent(),
+    )
+
+
+def _about(runs: Sequence[Path], network: Segmenter | None) -> dict[str, Any]:
+    """What decides the bytes of a prediction, beside its options."""
+    given = {} if network is None else {"network": type(network).__name__}
+    versions = {"keepmap": __version__, "torch": version("torch")}
+    return {"runs": {str(run): model_digests(run) for run in runs}, **given, "versions": versions}
 
 
 def evaluate(

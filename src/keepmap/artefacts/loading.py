@@ -5,15 +5,18 @@ Knows names of files; what is in them is read in `runs` and `runtime`.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from keepmap.artefacts.graphs import FILES
-from keepmap.errors import ArtefactError, OptionError
+from keepmap.errors import ArtefactError, OptionError, RunError
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import ComputeOptions, parse_size
+from keepmap.options import ComputeOptions, PredictOptions, parse_size
 from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
+from keepmap.runtime.averaged import AveragedRuntime, View, views_of
 from keepmap.runtime.exported import ExportedRuntime
 from keepmap.runtime.onnx_runtime import open_onnx
 from keepmap.runtime.openvino_runtime import open_openvino
@@ -35,13 +38,62 @@ def open_artefact(
     Raises ArtefactError where the file is missing, broken, foreign or too new, OptionError for a device other than the
     CPU or a precision that it cannot compute in, MissingPackage.
     """
-    file = next((path / name for name in FILES.values() if (path / name).is_file()), path)
+    file = _artefact_file(path)
     if not file.is_file():
         raise ArtefactError(f"{path} does not exist.", expected="what keepmap export wrote, or a RUN")
     if device not in ("auto", "cpu"):
         raise OptionError(f"{file} is computed on the CPU.", found=f"--device {device}", do="use the RUN itself there")
     opened = open_onnx if file.suffix.lower() == ".onnx" else open_openvino
     return opened(file, precision=precision, threads=threads)
+
+
+def model_digests(path: Path) -> dict[str, str]:
+    """The sha256 of each file that decides what the model in `path` computes, by the file's name."""
+    file = _artefact_file(path)
+    run = RunFolder(path)
+    files = [file, file.with_suffix(".bin")] if is_artefact(path) else [run.config_file, run.model_file]
+    return {each.name: _sha256(each) for each in files if each.is_file()}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _artefact_file(path: Path) -> Path:
+    return next((path / name for name in FILES.values() if (path / name).is_file()), path)
+
+
+def load_averaged(paths: Sequence[Path], options: PredictOptions, given: Segmenter | None = None) -> Predictor:
+    """The mean of the models in `paths`, over the views that `options.tta` names; `given` is for the first of them.
+
+    Raises as `load_predictor`, and RunError where the models were not made for the same images and labels.
+    """
+    views = views_of(options.tta) if options.tta is not None else (View(),)
+    predictors = [load_predictor(path, options, None if at else given) for at, path in enumerate(paths)]
+    first = predictors[0]
+    for path, other in zip(paths[1:], predictors[1:], strict=True):
+        if _made_for(first) != _made_for(other):
+            raise RunError(
+                f"{paths[0]} and {path} are made for other images or labels, so that they cannot be averaged.",
+                found=f"{paths[0]}: {_described(first)}\n{path}: {_described(other)}",
+                expected="models of one data set",
+            )
+    if len(paths) == 1 and views == (View(),):
+        return first
+    mean = AveragedRuntime([predictor.runtime for predictor in predictors], views)
+    limit = first.memory_bytes
+    return Predictor(mean, first.labels, memory_bytes=limit, dtype=first.dtype, way=options.way)
+
+
+def _made_for(predictor: Predictor) -> tuple[object, ...]:
+    labels = predictor.labels
+    return labels.values, labels.names, labels.ignore, labels.instances, predictor.runtime.channels, predictor.dtype
+
+
+def _described(predictor: Predictor) -> str:
+    kind = predictor.dtype or "any type"
+    return f"{predictor.labels.describe()}; {predictor.runtime.channels} channels of {kind}"
 
 
 def load_predictor(path: Path, options: ComputeOptions, given: Segmenter | None = None) -> Predictor:

@@ -64,6 +64,8 @@ def _annotation(name: str, kind: Any, help: str) -> Any:  # noqa: A002
         choices = typing.get_args(kind)
         check = one_of(flag, choices)
         return Annotated[str, typer.Option(flag, metavar="|".join(choices), help=help, callback=check)]
+    if tuple[str, ...] in typing.get_args(kind):
+        return Annotated[list[str] | None, typer.Option(flag, metavar="RUN", help=help)]
     if any(typing.get_origin(part) is tuple for part in typing.get_args(kind)):
         return Annotated[str | None, typer.Option(flag, metavar="N,N,...", help=help, callback=_numbers(flag))]
     if dict in {typing.get_origin(inner) for inner in (kind, *typing.get_args(kind))}:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from keepmap.data.georeference import place_of
 from keepmap.data.labels import LabelSet
-from keepmap.protocols import Array, Geometry
+from keepmap.protocols import Array, Geometry, LabelMap
 
 _BAND = 1 << 20
 """Pixels that are looked at in one go."""
@@ -44,7 +44,7 @@ class Polygon:
     rings: tuple[Ints, ...]
 
 
-def outlines(indices: Array, band: int = _BAND) -> Iterator[Polygon]:
+def outlines(indices: LabelMap, band: int = _BAND) -> Iterator[Polygon]:
     """The polygons of class indices (H, W), each class anew, in the order of their uppermost, then leftmost corners.
 
     Pixels of negative indices belong to none. Filling all rings of a class by the even-odd rule
@@ -68,7 +68,7 @@ def outlines(indices: Array, band: int = _BAND) -> Iterator[Polygon]:
         yield Polygon(int(corners.index[order[starts[members[0]]]]), int(areas[members].sum()), rings)
 
 
-def geojson(indices: Array, labels: LabelSet, geometry: Geometry = Geometry(), name: str = "") -> Iterator[str]:  # noqa: B008
+def geojson(indices: LabelMap, labels: LabelSet, geometry: Geometry = Geometry(), name: str = "") -> Iterator[str]:  # noqa: B008
     """The pieces of a GeoJSON FeatureCollection (RFC 7946) of class indices (H, W): one line for each polygon.
 
     Left out are negative indices and a first class that is the ground (`LabelSet.has_ground`). Properties: class, value
@@ -147,14 +147,14 @@ class _Corners:
         return _cycles(following)
 
 
-def _corners(indices: Array, band: int) -> _Corners:
+def _corners(indices: LabelMap, band: int) -> _Corners:
     height, width = indices.shape
     rows = max(1, band // max(width, 1))
     found = [_turns(_framed(indices, top, min(rows, height + 1 - top)), top) for top in range(0, height + 1, rows)]
     return _Corners(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
 
-def _framed(indices: Array, top: int, rows: int) -> npt.NDArray[np.int16]:
+def _framed(indices: LabelMap, top: int, rows: int) -> npt.NDArray[np.int16]:
     """The pixels around `rows` rows of corners from row `top` on, -1 beside the image."""
     height, width = indices.shape
     framed = np.full((rows + 1, width + 2), -1, np.int16)
@@ -197,7 +197,7 @@ def _cycles(following: Ints) -> tuple[Ints, Ints]:
     return np.frombuffer(order, np.int64), np.frombuffer(starts, np.int64)
 
 
-def _owners(indices: Array, corners: _Corners, order: Ints, starts: Ints, areas: Ints) -> Ints:
+def _owners(indices: LabelMap, corners: _Corners, order: Ints, starts: Ints, areas: Ints) -> Ints:
     """For each ring the exterior of its region: from the pixel above a hole's first corner go left to the region's end.
 
     The side found there belongs to the exterior, or to a hole that starts further up, whose exterior is known by then.

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ from keepmap.config import whole_file
 from keepmap.data.tiff_tags import METRES, tiff_options
 from keepmap.data.values import unpack_colours
 from keepmap.data.zarr_image import write_zarr
-from keepmap.errors import OutputError
+from keepmap.errors import DataError, OutputError
 from keepmap.protocols import Array, Geometry, Window
 
 _BIG = 2**32 - 2**25  # bytes of a file beyond which a TIFF has to be a BigTIFF
@@ -30,12 +30,15 @@ _TILED = 2048  # a TIFF with a longer side is tiled
 
 
 class LabelSink:
-    """An ArraySink whose windows gather in an array (H, W), or (K, H, W) for windows (K, h, w)."""
+    """An ArraySink whose windows gather in an array (H, W), or (K, H, W) for windows (K, h, w).
 
-    def __init__(self, path: Path, array: Array) -> None:
+    written: pixels that are in it already.
+    """
+
+    def __init__(self, path: Path, array: Array, written: int = 0) -> None:
         self.path = path
         self._array: Array | None = array
-        self._missing = array.shape[-2] * array.shape[-1]
+        self._missing: int = array.shape[-2] * array.shape[-1] - written
 
     def write(self, window: Window, labels: Array) -> None:
         """Put (h, w), or (K, h, w), at `window`; each pixel is to be written once."""
@@ -43,6 +46,24 @@ class LabelSink:
             raise OutputError(f"{self.path} is closed and takes no more pixels.")
         self._array[(..., *window)] = labels
         self._missing -= (window[0].stop - window[0].start) * (window[1].stop - window[1].start)
+
+    @property
+    def pixels(self) -> Array:
+        """The array as it is now, to look at and to change before the end. Raises OutputError if it was given up."""
+        if self._array is None:
+            raise OutputError(f"{self.path} is closed and has no more pixels.")
+        return self._array
+
+    @property
+    def written(self) -> int:
+        """How many pixels are in it."""
+        height, width = self.pixels.shape[-2:]
+        return int(height * width) - self._missing
+
+    def flush(self) -> None:
+        """Bring to the disk what gathers there."""
+        if isinstance(self._array, np.memmap):
+            self._array.flush()
 
     def finish(self) -> Array:
         """The whole array, which is given up. Raises OutputError if pixels were never written."""
@@ -52,23 +73,28 @@ class LabelSink:
         return array
 
 
+_S = TypeVar("_S", bound=LabelSink)
+
+
 class _Writer(NamedTuple):
-    """How one format is written. on_disk: the windows gather in a hidden file, not in memory."""
+    """How one format is written. on_disk: the windows gather in a hidden file, not in memory; encode: None where that
+    is the file."""
 
     on_disk: bool
-    encode: Callable[[Array, Path, Geometry, float | None], None]
+    encode: Callable[[Array, Path, Geometry, float | None], None] | None
     whole: Callable[[Path], AbstractContextManager[Path]]
 
 
 def open_sink(
     path: Path, shape: tuple[int, int], dtype: npt.DTypeLike, geometry: Geometry = Geometry(),  # noqa: B008
-    nodata: float | None = None,
+    nodata: float | None = None, written: int | None = None,
 ) -> AbstractContextManager[LabelSink]:  # fmt: skip
     """A sink for label values (H, W) in the format of the suffix: .png, .tif or .zarr.
 
     dtype: uint8 or uint16; uint32 for values of colours, which are written as RGB (see `values`).
-
     geometry: written into the file as far as its format can hold it. nodata: value that a TIFF declares to be none.
+    written: for a job that may be stopped and taken up: the pixels that are in the hidden file, 0 for a new one. An
+    error that is not about the image then leaves that file.
     Folders are made as needed. Raises OutputError for another suffix, where the disk refuses, or where pixels were
     never written.
     """
@@ -77,32 +103,62 @@ def open_sink(
         raise OutputError(
             f"{path} has a suffix for which no writer exists.", found=path.suffix, expected=", ".join(_WRITERS)
         )
-    return _gather(path, shape, np.dtype(dtype), writer, geometry, nodata)
+    return _gather(path, _Layout(shape, np.dtype(dtype)), writer, geometry, nodata, written, LabelSink)
+
+
+def hidden_file(path: Path) -> Path:
+    """Where the pixels of `path` gather until it is whole."""
+    return path.with_name(f".{path.name}.pixels")
+
+
+class _Layout(NamedTuple):
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
 
 
 @contextmanager
 def _gather(
-    path: Path, shape: tuple[int, int], dtype: np.dtype[Any], writer: _Writer, geometry: Geometry, nodata: float | None
-) -> Iterator[LabelSink]:
+    path: Path, layout: _Layout, writer: _Writer, geometry: Geometry, nodata: float | None, written: int | None,
+    kind: type[_S],
+) -> Iterator[_S]:  # fmt: skip
     _make_folder(path)
-    with writer.whole(path) as partial:
-        hidden = path.with_name(f".{path.name}.pixels")
+    hidden, kept = hidden_file(path), False
+    with writer.whole(path) as part:
         try:
-            sink = LabelSink(path, _map(hidden, shape, dtype) if writer.on_disk else np.zeros(shape, dtype))
+            on_disk = writer.on_disk or written is not None
+            sink = kind(path, _map(hidden, *layout, bool(written)) if on_disk else np.zeros(*layout), written or 0)
             yield sink
-            writer.encode(sink.finish(), partial, geometry, nodata)
+            if writer.encode is None:
+                sink.finish()  # and let go of the map, since a mapped file cannot be renamed everywhere
+                hidden.replace(part)
+            else:
+                writer.encode(sink.finish(), part, geometry, nodata)
+        except BaseException as error:
+            kept = written is not None and not isinstance(error, DataError)
+            raise
         finally:
-            hidden.unlink(missing_ok=True)
+            if not kept:
+                hidden.unlink(missing_ok=True)
 
 
-@contextmanager
-def open_probabilities(path: Path, shape: tuple[int, int, int]) -> Iterator[LabelSink]:
-    """A sink for float32 windows (K, h, w) of one .npy array (K, H, W), which is never held in memory."""
-    _make_folder(path)
-    with whole_file(path) as partial:
-        sink = LabelSink(path, _map(partial, shape, np.dtype(np.float32)))
-        yield sink
-        sink.finish()  # and let go of the map, since a mapped file cannot be renamed everywhere
+class ProbabilitySink(LabelSink):
+    """A LabelSink for probabilities: float32 windows (K, h, w), kept as float32, as float16, or as round(255 p)."""
+
+    def write(self, window: Window, labels: Array) -> None:
+        """Put (K, h, w) at `window`."""
+        coarse = self.pixels.dtype == np.uint8
+        super().write(window, np.rint(labels * np.float32(255)) if coarse else labels)
+
+
+def open_probabilities(
+    path: Path, shape: tuple[int, int, int], dtype: npt.DTypeLike = np.float32, written: int | None = None
+) -> AbstractContextManager[ProbabilitySink]:
+    """A sink for float32 windows (K, h, w) of one .npy array (K, H, W) of `dtype`, which is never held in memory.
+
+    dtype: float32, float16, or uint8 for 255 times the probability, rounded. written: as of `open_sink`.
+    """
+    layout = _Layout(shape, np.dtype(dtype))
+    return _gather(path, layout, _NPY, Geometry(), None, written, ProbabilitySink)
 
 
 def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
@@ -110,6 +166,13 @@ def write_picture(path: Path, picture: npt.NDArray[np.uint8]) -> None:
     _make_folder(path)
     with whole_file(path) as partial:
         _encode_png(picture, partial, Geometry(), None)
+
+
+def write_pieces(path: Path, pieces: Iterable[str]) -> None:
+    """Write a text piece by piece, whole or not at all. Raises OutputError."""
+    _make_folder(path)
+    with whole_file(path) as part, part.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        file.writelines(pieces)
 
 
 def write_array(path: Path, array: Array) -> None:
@@ -126,8 +189,13 @@ def _make_folder(path: Path) -> None:
         raise _refused(path, error) from error
 
 
-def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-    """A zero array on disk, in a .npy file."""
+def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], taken_up: bool) -> npt.NDArray[Any]:
+    """An array on disk, in a .npy file: of zeros, or the one that is there. Raises OutputError if that is another."""
+    if taken_up:
+        there = np.lib.format.open_memmap(path, mode="r+")
+        if (there.shape, there.dtype) != (shape, dtype):
+            raise OutputError(f"{path} is not what was begun.", found=f"{there.dtype} {there.shape}", do="remove it")
+        return there
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a fatal signal while writing
         with path.open("r+b") as file:
@@ -186,6 +254,7 @@ def _shown(array: Array) -> Array:
 
 
 _TIFF = _Writer(True, _encode_tiff, whole_file)
+_NPY = _Writer(True, None, whole_file)
 _WRITERS = {
     ".png": _Writer(False, _encode_png, whole_file),
     ".tif": _TIFF,

@@ -1,232 +1,269 @@
-"""Predict files and folders: what is written where, found out before the first image, and the loop over them.
+"""Predict files and folders: from the images that there are to the files that were asked for.
 
-Knows neither networks nor file formats, only paths and their order.
+Knows neither networks nor file formats. Names are planned in `jobs`, the overlap of reading, computing and writing is
+`pipeline`'s, what is made of a label map is `finished`'s, and what a job that goes on takes up is `record`'s.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Sequence
+import math
+import time
+from collections.abc import Hashable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from keepmap.config import write_text
 from keepmap.data import headers
 from keepmap.data.images import open_image
-from keepmap.data.labels import IGNORE_INDEX
-from keepmap.data.masks import read_mask
-from keepmap.data.overlay import draw_overlay
-from keepmap.data.pairing import list_images
-from keepmap.data.sinks import open_probabilities, open_sink, write_array, write_picture
-from keepmap.data.zarr_image import is_zarr_folder
-from keepmap.errors import DataError, InputError, OutputError, first_few
+from keepmap.data.sinks import LabelSink, ProbabilitySink, open_probabilities, open_sink, write_array
+from keepmap.errors import DataError, OutOfMemory
+from keepmap.inference.batching import Batches
+from keepmap.inference.finished import Row, finish, write_table
+from keepmap.inference.jobs import Failure, Job, failed, plan_outputs, prepare_folders
+from keepmap.inference.pipeline import Stages, overlapped
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
-from keepmap.options import ImageOptions
-from keepmap.protocols import Progress, Silent, Tracker
+from keepmap.inference.record import Record, State
+from keepmap.inference.review import FILE as REVIEW
+from keepmap.inference.review import Sums, review_lines
+from keepmap.inference.way import Position, Way
+from keepmap.options import PredictOptions
+from keepmap.protocols import Array, ArraySource, Output, Progress, Silent, Tracker, Window
 
-_WRITTEN = {headers.TIFF: ".tif", headers.NPY: ".tif", headers.ZARR: ".zarr"}
-"""Kind of an image -> suffix of its mask; that of all others, which are decoded whole, is .png."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One image and what is written for it; None where it was not asked for."""
-
-    image: Path
-    mask: Path
-    overlay: Path | None = None
-    probabilities: Path | None = None
-    coarse: Path | None = None
-
-    @property
-    def outputs(self) -> list[Path]:
-        """The files that are written."""
-        return [path for path in (self.mask, self.overlay, self.probabilities, self.coarse) if path is not None]
-
-
-@dataclass(frozen=True)
-class Failure:
-    """An input that could not be predicted, and why."""
-
-    path: Path
-    error: InputError
-
-
-def plan_outputs(
-    inputs: Sequence[Path], out: Path, *, overlay: bool = False, probabilities: bool = False, coarse: bool = False
-) -> tuple[list[Job], list[Failure]]:
-    """What is written for each input, and the files in folders that are pictures but cannot be read.
-
-    inputs: files, and folders whose structure is kept below `out`; the same file twice counts once. An image becomes
-    OUT/STEM.png (.tif for TIFF and .npy, .zarr for Zarr), OUT/STEM_overlay.png, OUT/STEM.npy and
-    OUT/STEM_coarse.npy. `out` itself is left out of folders.
-    Raises DataError where an input is missing or there is no image, OutputError where two inputs share an output or
-    an output would replace an input. Touches no file.
-    """
-    images: dict[Path, Path] = {}
-    failures: list[Failure] = []
-    for path in inputs:
-        if not path.exists():
-            raise DataError(f"{path} does not exist.", expected="an image file, or a folder of them")
-        if path.is_dir() and not _is_zarr(path):
-            files, findings = list_images(path, without=out if out.is_dir() and not _same(out, path) else None)
-            images.update({file: file.relative_to(path) for file in files})
-            failures += [Failure(Path(f.file), f.to_error()) for f in findings if f.severity == "error"]
-        else:
-            images[path] = Path(path.name)
-    if not images and not failures:
-        raise DataError(f"There are no images in {', '.join(map(str, inputs))}.", expected=headers.FORMATS)
-    jobs = [_job(image, out / relative, overlay, probabilities, coarse) for image, relative in images.items()]
-    return _without_clashes(jobs), failures
+_AHEAD = 256 << 20
+"""Bytes of images that are read ahead."""
+_SAVED_EVERY = 5.0
+"""Seconds between two savings of how far a large image is."""
 
 
 def predict_files(
     predictor: Predictor,
     inputs: Sequence[Path],
     out: Path,
+    options: PredictOptions = PredictOptions(),  # noqa: B008
     *,
-    overlay: bool = False,
-    probabilities: bool = False,
-    coarse: bool = False,
-    reading: ImageOptions = ImageOptions(),  # noqa: B008
+    about: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Predict images into `out` and return the paths of their masks; see `plan_outputs` for the names.
 
-    reading: how the images are read.
+    about: what else than `options` decides the bytes; with it, it is kept in `out` how far the job is, and
+    `options.resume` goes on from there.
     Each file appears under its name only when it is whole; older files of the same name are replaced. An image that
     cannot be predicted does not stop the others: DataError at the end names it. OutputError, before the first image,
     where `out` cannot be written.
     """
     show = progress or Silent()
-    if coarse:
+    if options.coarse:
         predictor.runtime.check_scores()
-    jobs, failures = plan_outputs(inputs, out, overlay=overlay, probabilities=probabilities, coarse=coarse)
-    prepare_folders({out, *(path.parent for job in jobs for path in job.outputs)})
+    jobs, failures = plan_outputs(inputs, out, options)
+    table = set() if options.table is None else {Path(options.table).parent}
+    prepare_folders({out, *(path.parent for job in jobs for path in job.outputs)} | table)
     total = len(jobs) + len(failures)
-    sized: list[tuple[Job, int]] = []
+    record = None if about is None else Record(out, about, options)
+    rows = {job.mask: found for job in jobs if record and (found := record.finished(job)) is not None}
+    if rows:
+        show.say(f"{len(rows)} of {total} images are predicted already.")
+    work = _Work(predictor, options, record, show)
+    if record is not None and options.review:
+        work.sums = {job.mask: np.array(record.sums(job)) for job in jobs if job.mask in rows}
+    sized = []
     for job in jobs:
         try:
-            source = open_image(job.image, reading)
-            predictor.check(source)
-            if job.overlay is not None or job.coarse is not None:
-                headers.require_pixels(job.image, *source.shape[1:], reading.max_pixels, source.shape[0])
+            sized += [] if job.mask in rows else [work.sized(job)]
         except DataError as error:
             failures.append(Failure(job.image, error))
-        else:
-            sized.append((job, source.shape[1] * source.shape[2]))
-    done = []
-    with show.track("predict", sum(pixels for _, pixels in sized) / MEGAPIXEL, "megapixels") as tracker:
-        for job, _ in sized:
-            try:
-                _predict_one(predictor, job, reading, tracker, show)
-            except DataError as error:
-                failures.append(Failure(job.image, error))
+    stages = Stages(work.read, work.compute, work.write, work.kind, work.weight)
+    with show.track("predict", sum(math.prod(one.size) for one in sized) / MEGAPIXEL, "megapixels") as work.tracker:
+        for one, outcome in overlapped(sized, stages, _AHEAD):
+            if isinstance(outcome, DataError):
+                failures.append(Failure(one.job.image, outcome))
+                if record is not None:
+                    record.forget(one.job)
             else:
-                done.append(job.mask)
+                rows[one.job.mask] = outcome
+    if options.table is not None:
+        write_table(Path(options.table), [row for job in jobs for row in rows.get(job.mask, ())])
+    if options.review:
+        summed = {str(job.image): work.sums[job.mask] for job in jobs if job.mask in work.sums}
+        write_text(out / REVIEW, review_lines(summed, predictor.labels.names))
     if failures:
-        raise _failed(failures, total)
-    return done
+        raise failed(failures, total)
+    return [job.mask for job in jobs]
 
 
-def prepare_folders(folders: set[Path]) -> None:
-    """Create the folders and write a file of no bytes into each, which is removed at once. Raises OutputError."""
-    for folder in sorted(folders):
+@dataclass(frozen=True)
+class _Sized:
+    """An image whose header is read. size: (H, W). bytes: that are read ahead. most: images like it in one pass."""
+
+    job: Job
+    size: tuple[int, int]
+    dtype: np.dtype[np.generic]
+    bytes: int
+    most: int
+
+@dataclass(frozen=True)
+class _Read:
+    """An image that can be computed. image: (C, H, W) as the network sees it, None where it is read part by part.
+
+    state: of an image that was stopped on its way.
+    """
+
+    job: Job
+    source: ArraySource
+    way: Way
+    image: Array | None = None
+    state: State | None = None
+
+
+@dataclass(frozen=True)
+class _Computed:
+    """A label map in its sink. open: what has to be closed so that the files appear. sums: for the review."""
+
+    read: _Read
+    sink: LabelSink
+    open: ExitStack
+    sums: Array | None
+
+
+class _Held:
+    """An ArraySource that was read: the file is not asked again."""
+
+    def __init__(self, source: ArraySource) -> None:
+        self.path, self.shape, self.dtype = source.path, source.shape, source.dtype
+        self.nodata, self.orientation, self.geometry = source.nodata, source.orientation, source.geometry
+        self._pixels = source.read()
+
+    def read(self, window: Window | None = None) -> Array:
+        """The window (C, h, w)."""
+        return self._pixels if window is None else self._pixels[(slice(None), *window)]
+
+
+class _Work:
+    """What happens to one image, or to a few of one size: see `pipeline.Stages`."""
+
+    def __init__(
+        self, predictor: Predictor, options: PredictOptions, record: Record | None, show: Progress
+    ) -> None:
+        self._predictor, self._options, self._record = predictor, options, record
+        self._show, self._next_saving = show, 0.0
+        self.tracker: Tracker = Silent()
+        self.sums: dict[Path, Array] = {}
+        output: Output = "probabilities" if options.probabilities or options.review else "labels"
+        self._batches = Batches(predictor.runtime, output, predictor.memory_bytes)
+
+    def sized(self, job: Job) -> _Sized:
+        """What the header of an image says. Raises DataError where it cannot be predicted."""
+        source = open_image(job.image, self._options)
+        self._predictor.check(source)
+        channels, height, width = source.shape
+        if job.overlay is not None or job.coarse is not None:
+            headers.require_pixels(job.image, height, width, self._options.max_pixels, channels)
+        if self._predictor.plan_way(height, width).kind != "one pass":
+            return _Sized(job, (height, width), source.dtype, 0, 1)
+        held = math.prod(source.shape) * source.dtype.itemsize
+        return _Sized(job, (height, width), source.dtype, held, self._batches.most(height, width))
+
+    def kind(self, one: _Sized) -> tuple[Hashable, int]:
+        """Images of one size and type go together."""
+        return (one.size, one.dtype), one.most
+
+    def weight(self, one: _Sized) -> int:
+        """Bytes of an image that is read ahead; those that go part by part are read when they are computed."""
+        return one.bytes
+
+    def read(self, one: _Sized) -> _Read:
+        """Read an image that goes in one pass, open another."""
+        job = one.job
+        source = open_image(job.image, self._options)
+        state = self._record.begun(job) if self._record and not self._options.review else None
+        way = state.way if state else self._predictor.plan_way(*one.size)
+        if way.kind != "one pass":
+            return _Read(job, source, way, None, state)
+        held = _Held(source)
+        return _Read(job, held, way, self._predictor.read(held))
+
+    def compute(self, several: Sequence[_Read]) -> list[_Computed]:
+        """The label maps of images, in their sinks."""
+        if len(several) == 1:
+            return [self._alone(several[0])]
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                pass
-        except OSError as error:
-            raise OutputError(
-                f"The folder {folder} cannot be written.",
-                found=os.strerror(error.errno) if error.errno else str(error),
-                expected="a folder in which files can be created",
-                do="choose another -o OUT",
-            ) from error
+            parts = self._batches.run([read.image for read in several if read.image is not None])
+        except OutOfMemory:
+            return [self._alone(read) for read in several]
+        return [self._delivered(read, part) for read, part in zip(several, parts, strict=True)]
 
+    def write(self, computed: _Computed) -> list[Row]:
+        """Clean and measure a label map, write what is asked for and close its sink; the rows of the table."""
+        read, job = computed.read, computed.read.job
+        with computed.open:
+            rows = finish(job, read.source, computed.sink.pixels, self._predictor.labels, self._options)
+        if computed.sums is not None:
+            self.sums[job.mask] = computed.sums
+        if self._record is not None:
+            self._record.add(job, rows, None if computed.sums is None else computed.sums.tolist())
+        return rows
 
-def _predict_one(
-    predictor: Predictor, job: Job, reading: ImageOptions, tracker: Tracker, progress: Progress
-) -> None:
-    source = open_image(job.image, reading)
-    way = predictor.plan_way(*source.shape[1:])
-    if way.kind != "one pass":
-        progress.say(f"{job.image}: {way}; {way.because}.")
-    labels = predictor.labels
-    blank = None if source.nodata is None else labels.blank
-    dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
-    with ExitStack() as stack:
-        sink = stack.enter_context(open_sink(job.mask, source.shape[1:], dtype, source.geometry, blank))
-        values = None
-        if job.probabilities is not None:
-            values = stack.enter_context(open_probabilities(job.probabilities, (labels.count, *source.shape[1:])))
-        predictor.predict(source, sink, probabilities=values, tracker=tracker)
-    if job.coarse is not None:
-        write_array(job.coarse, predictor.coarse(predictor.read(source), str(job.image)))
-    if job.overlay is not None:
-        written = read_mask(job.mask, reading)
-        empty = written == labels.blank if source.nodata is not None else np.zeros(written.shape, bool)
-        indices = labels.encode(np.where(empty, labels.values[0], written), job.mask)
-        indices[empty] = IGNORE_INDEX
-        write_picture(job.overlay, draw_overlay(source.read(), indices, labels))
+    def _delivered(self, read: _Read, part: Array) -> _Computed:
+        whole = slice(0, read.source.shape[1]), slice(0, read.source.shape[2])
+        with ExitStack() as stack:
+            sink, values = self._sinks(read, stack, None)
+            sums = self._summed(read, values)
+            self._predictor.deliver(read.source, whole, part, sink, sums or values)
+            self.tracker.advance(part.shape[-2] * part.shape[-1] / MEGAPIXEL)
+            return _Computed(read, sink, stack.pop_all(), sums.sums if sums else None)
 
+    def _alone(self, read: _Read) -> _Computed:
+        source, job, memory = read.source, read.job, self._predictor.memory_bytes
+        start, written = Position(), None
+        if self._record is not None and read.way.kind != "one pass" and not self._options.review:
+            start, written = (read.state.position, read.state.written) if read.state else (start, 0)
+        if read.way.kind != "one pass":
+            going = f" goes on at {100 * (written or 0) // math.prod(source.shape[1:])} %," if written else ""
+            self._show.say(f"{job.image}:{going} {read.way}; {read.way.because}.")
+            self.tracker.advance((written or 0) / MEGAPIXEL)
+        with ExitStack() as stack:
+            sink, values = self._sinks(read, stack, written)
+            reached = partial(self._saved, job, sink, values) if written is not None else None
+            sums = self._summed(read, values)
+            taken = self._predictor.predict(
+                source, sink, probabilities=sums or values, tracker=self.tracker, way=read.way, start=start,
+                reached=reached,
+            )  # fmt: skip
+            if self._predictor.memory_bytes < memory:
+                self._show.say(f"{job.image}: the memory did not suffice for {read.way}; {taken}.")
+            if job.coarse is not None:
+                write_array(job.coarse, self._predictor.coarse(self._predictor.read(source), str(job.image)))
+            return _Computed(read, sink, stack.pop_all(), sums.sums if sums else None)
 
-def _job(image: Path, target: Path, overlay: bool, probabilities: bool, coarse: bool) -> Job:
-    suffix = _WRITTEN.get(headers.SUFFIXES.get(image.suffix.lower(), ""), ".png")
-    return Job(
-        image,
-        target.with_name(target.stem + suffix),
-        target.with_name(f"{target.stem}_overlay.png") if overlay else None,
-        target.with_name(f"{target.stem}.npy") if probabilities else None,
-        target.with_name(f"{target.stem}_coarse.npy") if coarse else None,
-    )
+    def _summed(self, read: _Read, values: ProbabilitySink | None) -> Sums | None:
+        """What probabilities pass through on their way to `values`, where the images are to be reviewed."""
+        return Sums(read.source, self._predictor.labels.count, values) if self._options.review else None
 
+    def _sinks(
+        self, read: _Read, stack: ExitStack, written: int | None
+    ) -> tuple[LabelSink, ProbabilitySink | None]:
+        """Of the mask and, where they are wanted, of the probabilities."""
+        job, source, labels = read.job, read.source, self._predictor.labels
+        size = source.shape[1:]
+        blank = None if source.nodata is None else labels.blank
+        dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
+        sink = stack.enter_context(open_sink(job.mask, size, dtype, source.geometry, blank, written))
+        if job.probabilities is None:
+            return sink, None
+        kind, shape = self._options.probability_type, (labels.count, *size)
+        return sink, stack.enter_context(open_probabilities(job.probabilities, shape, kind, written))
 
-def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
-    """The jobs, each image once. Raises OutputError where two share an output, or an output would replace an image."""
-    images = {job.image.resolve(): job.image for job in jobs}
-    owners: dict[Path, Path] = {}
-    kept = []
-    for job in jobs:
-        resolved = job.image.resolve()
-        if all(owners.get(path.resolve()) == resolved for path in job.outputs):
-            continue
-        for path in job.outputs:
-            other = owners.setdefault(path.resolve(), resolved)
-            if other != resolved:
-                raise OutputError(
-                    f"{images[other]} and {job.image} would both be written to {path}.",
-                    expected="one output name for each input",
-                    do="rename one of them, or predict them into different folders",
-                )
-            if path.resolve() in images:
-                raise OutputError(
-                    f"{images[path.resolve()]} is an input and would be replaced by the prediction for {job.image}.",
-                    do="choose another -o OUT",
-                )
-            if path.is_dir() and not (_is_zarr(path) and is_zarr_folder(path)):
-                raise OutputError(f"{path} is a folder, where a file is to be written.", do="choose another -o OUT")
-        kept.append(job)
-    return kept
-
-
-def _is_zarr(path: Path) -> bool:
-    return headers.SUFFIXES.get(path.suffix.lower()) == headers.ZARR
-
-
-def _same(one: Path, other: Path) -> bool:
-    return one.resolve() == other.resolve()
-
-
-def _failed(failures: Sequence[Failure], total: int) -> InputError:
-    """The error for the inputs that could not be predicted: the only one as it is, several as a list."""
-    if total == 1:
-        return failures[0].error
-    return DataError(
-        f"{len(failures)} of {total} images could not be predicted; the others are done.",
-        found=first_few([failure.error.summary for failure in failures], "\n"),
-        do="mend or remove these files and predict them again",
-    )
+    def _saved(self, job: Job, sink: LabelSink, values: LabelSink | None, way: Way, position: Position) -> None:
+        """Keep how far an image is, now and then."""
+        if self._record is None or time.monotonic() < self._next_saving:
+            return
+        for each in (sink, values):
+            if each is not None:
+                each.flush()
+        self._record.save(job, State(way, position, sink.written))
+        self._next_saving = time.monotonic() + _SAVED_EVERY

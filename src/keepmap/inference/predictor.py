@@ -6,14 +6,16 @@ Knows neither how files are read and written, nor which files there are (see `in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from keepmap.data.labels import LabelSet
 from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
-from keepmap.errors import DataError
+from keepmap.errors import DataError, OutOfMemory
 from keepmap.geometry.tiles import Tile, cover
-from keepmap.inference.way import Limits, Way, plan_way
+from keepmap.inference.way import Limits, Position, Way, plan_way
 from keepmap.options import WantedWay
 from keepmap.protocols import Array, ArraySink, ArraySource, Output, Runtime, Silent, Tracker, Window
 
@@ -68,8 +70,8 @@ class Predictor:
         image = _channels_first(image)
         self._check(image.shape, image.dtype, "The image")
         values = np.empty((self.runtime.classes, *image.shape[1:]), dtype=np.float32)
-        for (rows, columns), part in self._parts(_reader(image), image.shape, "probabilities", "The image"):
-            values[:, rows, columns] = part
+        put = partial(_put, values)
+        self._each(_reader(image), image.shape, "probabilities", "The image", put)
         return values
 
     def coarse(self, image: Array, where: str = "The image") -> Array:
@@ -88,8 +90,7 @@ class Predictor:
         """
         self._check(image.shape, image.dtype, where)
         indices = np.empty(image.shape[1:], dtype=self.runtime.label_dtype)
-        for window, part in self._parts(_reader(image), image.shape, "labels", where):
-            indices[window] = part
+        self._each(_reader(image), image.shape, "labels", where, partial(_put, indices))
         return indices
 
     def predict(
@@ -99,32 +100,58 @@ class Predictor:
         *,
         probabilities: ArraySink | None = None,
         tracker: Tracker | None = None,
+        way: Way | None = None,
+        start: Position = Position(),  # noqa: B008
+        reached: Callable[[Way, Position], None] | None = None,
     ) -> Way:
         """From file to file: read `source` window by window, write label values to `sink`.
 
         Where nothing was measured (see `ArraySource.nodata`) the label is `labels.blank`.
         probabilities: receives windows (K, h, w) float32; then each label is the class of the highest of them.
-        tracker: advanced by the megapixels done. Returns the way that was taken. Raises DataError.
+        tracker: advanced by the megapixels done. way: one that `plan_way` planned; default: it is planned now.
+        start: what is written already; the rest becomes what it would have been. reached: told after each part.
+        Returns the way that was taken. Raises DataError, and OutOfMemory (see `memory_bytes`).
         """
         tracker = tracker or Silent()
         self.check(source)
         output: Output = "labels" if probabilities is None else "probabilities"
-        for window, part in self._parts(self._reader_of(source), source.shape, output, str(source.path)):
-            if probabilities is None:
-                indices = part
-            else:
-                probabilities.write(window, part)
-                indices = part.argmax(axis=0)
-            labels = self.labels.decode(indices)
-            if source.nodata is not None:
-                labels = np.where(unmeasured(source.read(window), source.nodata), self.labels.blank, labels)
-            sink.write(window, labels)
-            tracker.advance(indices.size / MEGAPIXEL)
-        return self.plan_way(*source.shape[1:])
+        position = start
+
+        def put(taken: Way, window: Window, part: Array) -> None:
+            nonlocal position
+            self.deliver(source, window, part, sink, probabilities)
+            position = position.after(window, taken.kind, source.shape[1])
+            if reached is not None:
+                reached(taken, position)
+            tracker.advance(part.shape[-2] * part.shape[-1] / MEGAPIXEL)
+
+        return self._each(self._reader_of(source), source.shape, output, str(source.path), put, way, start)
+
+    def deliver(
+        self, source: ArraySource, window: Window, part: Array, sink: ArraySink, probabilities: ArraySink | None
+    ) -> None:
+        """Write one part: labels (h, w), or with `probabilities` these (K, h, w) and the classes of the highest."""
+        indices = part
+        if probabilities is not None:
+            probabilities.write(window, part)
+            indices = part.argmax(axis=0)
+        labels = self.labels.decode(indices)
+        if source.nodata is not None:
+            labels = np.where(unmeasured(source.read(window), source.nodata), self.labels.blank, labels)
+        sink.write(window, labels)
 
     def read(self, source: ArraySource) -> Array:
-        """The whole image (C, H, W) as the network is to see it: what was not measured has the training mean."""
-        return self._reader_of(source)((slice(0, source.shape[1]), slice(0, source.shape[2])))
+        """The whole image (C, H, W) as the network is to see it: what was not measured has the training mean.
+
+        Raises DataError where a value is no number.
+        """
+        whole = slice(0, source.shape[1]), slice(0, source.shape[2])
+        return _finite(self._reader_of(source)(whole), str(source.path))
+
+    @property
+    def memory_bytes(self) -> int:
+        """What one forward pass may take: half of that, from then on, each time that memory did not suffice for it."""
+        return self._limits.memory_bytes
 
     def _reader_of(self, source: ArraySource) -> Callable[[Window], Array]:
         return lambda window: filled(source.read(window), source.nodata, self.runtime.mean)
@@ -159,39 +186,94 @@ class Predictor:
             raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
 
     def _parts(
-        self, read: Callable[[Window], Array], shape: tuple[int, ...], output: Output, where: str
+        self,
+        read: Callable[[Window], Array],
+        shape: tuple[int, ...],
+        output: Output,
+        where: str,
+        way: Way | None = None,
+        start: Position = Position(),  # noqa: B008
     ) -> Iterator[tuple[Window, Array]]:
-        """(window, labels (h, w) or values (K, h, w)) of each part; the windows partition the image."""
-        size = (shape[1], shape[2])
-        way = self.plan_way(*size)
-        stride = self.runtime.stride
-
-        def pixels(window: Window) -> Array:
-            values = read(window)
-            if values.dtype.kind == "f":
-                values = values.astype(np.float32, copy=False)
-                if bad := count_not_finite(values):
-                    raise not_finite(where, bad, values.size)
-            return values
-
-        for tile in cover(size, way.window, way.halo, (stride, stride)):
-            rows, columns = tile.read
+        """(window, labels (h, w) or values (K, h, w)) of each part after `start`; with those before it, the windows
+        partition the image."""
+        size, stride = (shape[1], shape[2]), self.runtime.stride
+        way = way or self.plan_way(*size)
+        for place, tile in enumerate(cover(size, way.window, way.halo, (stride, stride))):
+            if place < start.tiles:
+                continue
             if way.kind == "bands":
-                yield from self._streamed(way, tile, pixels, output)
+                begun = start.rows if place == start.tiles else 0
+                yield from self._streamed(way, tile, lambda window: _finite(read(window), where), output, begun)
             else:
-                result = self.runtime.run(pixels((rows, columns))[np.newaxis], output)[0]
-                yield (tile.write[0], tile.write[1]), result[(..., *tile.crop)]
+                values = _finite(read((tile.read[0], tile.read[1])), where)
+                yield (tile.write[0], tile.write[1]), self.runtime.run(values[np.newaxis], output)[0][(..., *tile.crop)]
+
+    def _each(
+        self,
+        read: Callable[[Window], Array],
+        shape: tuple[int, ...],
+        output: Output,
+        where: str,
+        put: Callable[[Way, Window, Array], None],
+        way: Way | None = None,
+        start: Position = Position(),  # noqa: B008
+    ) -> Way:
+        """Hand all of `_parts` to `put`; where the first does not fit the memory, in smaller ones. Returns the way."""
+        begun = start != Position()
+        way = way or self.plan_way(shape[1], shape[2])
+        while True:
+            try:
+                for window, part in self._parts(read, shape, output, where, way, start):
+                    begun = True
+                    put(way, window, part)
+                return way
+            except OutOfMemory:
+                smaller = None if begun else self._with_less(way, (shape[1], shape[2]))
+                if smaller is None:
+                    raise
+                way = smaller
+
+    def _with_less(self, way: Way, size: tuple[int, int]) -> Way | None:
+        """A way for half the memory of `way`, which is all that later images get; None if there is no smaller one."""
+        needed = self.runtime.peak_bytes(*way.window) if way.kind != "bands" else self._limits.memory_bytes
+        half = replace(self._limits, memory_bytes=min(self._limits.memory_bytes, needed) // 2)
+        for limits in (self._limits, half):  # they may be less since `way` was planned
+            smaller = plan_way(size, limits)
+            if (smaller.kind, smaller.window, smaller.band) != (way.kind, way.window, way.band):
+                self._limits = limits
+                return smaller
+        return None
 
     def _streamed(
-        self, way: Way, tile: Tile, pixels: Callable[[Window], Array], output: Output
+        self, way: Way, tile: Tile, pixels: Callable[[Window], Array], output: Output, begun: int
     ) -> Iterator[tuple[Window, Array]]:
-        """The parts of a tile as high as the image, band by band."""
-        (rows, columns), done = tile.read, 0
-        size = (rows.stop - rows.start, columns.stop - columns.start)
-        for part in self.runtime.stream(size, way.band, lambda band: pixels((band, columns)), output):
-            window = slice(done, done + part.shape[-2]), tile.write[1]
+        """The parts of a tile as high as the image, band by band, after the rows that are `begun`.
+
+        The stream is entered above them by as many whole bands that what comes out does not depend on it, to the bit:
+        the reach, and two bands in which layers have not yet the rows at a time that they have later.
+        """
+        above = -(-self.runtime.reach[0] // way.band) + 2
+        first = done = max(0, begun // way.band - above) * way.band
+        (rows, columns) = tile.read
+        size = (rows.stop - first, columns.stop - columns.start)
+        for part in self.runtime.stream(
+            size, way.band, lambda band: pixels((slice(first + band.start, first + band.stop), columns)), output
+        ):
+            known = max(0, begun - done)
+            window = slice(done + known, done + part.shape[-2]), tile.write[1]
             done += part.shape[-2]
-            yield window, part[..., tile.crop[1]]
+            if window[0].start < window[0].stop:
+                yield window, part[..., known:, tile.crop[1]]
+
+
+def _finite(values: Array, where: str) -> Array:
+    """Raw values, float32 if they are floats. Raises DataError where one is no number."""
+    if values.dtype.kind != "f":
+        return values
+    values = values.astype(np.float32, copy=False)
+    if bad := count_not_finite(values):
+        raise not_finite(where, bad, values.size)
+    return values
 
 
 def _channels_first(image: Array) -> Array:
@@ -205,6 +287,10 @@ def _channels_first(image: Array) -> Array:
 
 def _reader(image: Array) -> Callable[[Window], Array]:
     return lambda window: image[(slice(None), *window)]
+
+
+def _put(array: Array, _: Way, window: Window, part: Array) -> None:
+    array[(..., *window)] = part
 
 
 def _count(channels: int) -> str:

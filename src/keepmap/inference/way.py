@@ -47,6 +47,20 @@ class Way:
 
 
 @dataclass(frozen=True)
+class Position:
+    """How far an image is that is computed in parts: whole tiles, and rows of the next one where it goes in bands."""
+
+    tiles: int = 0
+    rows: int = 0
+
+    def after(self, window: tuple[slice, slice], kind: str, height: int) -> Position:
+        """The position after the next part, which is written at `window` of an image of `height` rows."""
+        if kind == "bands" and window[0].stop < height:
+            return Position(self.tiles, window[0].stop)
+        return Position(self.tiles + 1)
+
+
+@dataclass(frozen=True)
 class Limits:
     """What the way depends on, apart from the image.
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from keepmap.metrics.confusion import Indices
 from keepmap.metrics.objects import Components
+from keepmap.protocols import LabelMap
 
 _BAND = 1 << 20
 """Pixels that are counted in one go."""
@@ -36,7 +36,7 @@ class ClassArea:
     largest: float
 
 
-def class_areas(indices: Indices, classes: int, *, band: int = _BAND) -> list[ClassArea]:
+def class_areas(indices: LabelMap, classes: int, *, band: int = _BAND) -> list[ClassArea]:
     """The figures of each class of a map (H, W) of class indices 0..classes - 1, negative where there is no class.
 
     indices: may be mapped from a file; `band` pixels are looked at at a time, and memory follows the number of objects.

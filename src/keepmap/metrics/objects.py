@@ -28,17 +28,21 @@ Counts = npt.NDArray[np.int64]
 
 
 class Components:
-    """Numbers of connected regions, band after band along the first axis; regions that go on in the next are joined."""
+    """Numbers of connected regions, band after band along the first axis; regions that go on in the next are joined.
 
-    def __init__(self) -> None:
+    corners: whether pixels that only touch at a corner are connected.
+    """
+
+    def __init__(self, *, corners: bool = True) -> None:
         self.classes = np.full(1, -1, np.int64)
+        self._corners = corners
         self._edges: list[npt.NDArray[np.int64]] = []
         self._last: tuple[Indices, npt.NDArray[np.int64]] | None = None
 
     def add(self, classes: Indices) -> npt.NDArray[np.int64]:
         """Provisional numbers from 1 of the next band (h, ...) of class indices; 0 where these are negative."""
         labels = np.zeros(classes.shape, np.int64)
-        around = np.ones((3,) * classes.ndim, bool)
+        around = ndimage.generate_binary_structure(classes.ndim, classes.ndim if self._corners else 1)
         for k in np.unique(classes[classes >= 0]).tolist():
             found, count = ndimage.label(classes == k, around)
             np.add(found, len(self.classes) - 1, out=labels, where=found > 0, casting="unsafe")
@@ -52,7 +56,7 @@ class Components:
         self, above: Indices, above_labels: npt.NDArray[np.int64], below: Indices, below_labels: npt.NDArray[np.int64]
     ) -> None:
         """Note which regions of the last row touch which of the first one below."""
-        for shift in itertools.product((-1, 0, 1), repeat=above.ndim):
+        for shift in itertools.product((-1, 0, 1) if self._corners else (0,), repeat=above.ndim):
             here = tuple(slice(max(0, -step), min(0, -step) or None) for step in shift)
             there = tuple(slice(max(0, step), min(0, step) or None) for step in shift)
             same = (above[here] == below[there]) & (above[here] >= 0)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
 from keepmap.data.tiff_plane import TiffPlane
-from keepmap.errors import DataError, OptionError, OutOfMemory, OutputError
+from keepmap.errors import DataError, DiskFull, OptionError, OutOfMemory, OutputError
 from keepmap.inference import batching, files
 from keepmap.inference.files import predict_files
 from keepmap.inference.predictor import Predictor
@@ -320,12 +322,12 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, *arguments: Any, **o
     """`predict_files` that is stopped after so many passes and bands of the runtime."""
     left, real = calls, torch_runtime.delivered
 
-    def count(*given):
+    def count(*given, **named):
         nonlocal left
         left -= 1
         if left < 0:
             raise Stop
-        return real(*given)
+        return real(*given, **named)
 
     with monkeypatch.context() as patch:
         patch.setattr(torch_runtime, "delivered", count)
@@ -333,10 +335,11 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, *arguments: Any, **o
             predict_files(*arguments, **options)
 
 
-@pytest.mark.parametrize(("way", "memory"), [("bands", 2**23), ("bands", 400_000), ("tiles", 300_000)])
-@pytest.mark.parametrize("kind", [None, "uint8"])
+@pytest.mark.parametrize(
+    ("way", "memory", "kind"), [("bands", 2**23, None), ("bands", 400_000, "float32"), ("tiles", 300_000, "uint8")]
+)
 def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, way, memory, kind) -> None:
-    image = save(tmp_path / "x.tif", 900, 300)
+    image = save(tmp_path / "x.tif", 900, 200)
     monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
     large = Predictor(predictor.runtime, predictor.labels, memory_bytes=memory, way=way)
     options = PredictOptions(resume=True, fill_holes=5)
@@ -425,3 +428,73 @@ def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypa
     forced = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30, way="pass")
     with pytest.raises(OutOfMemory):
         predict_files(forced, images, tmp_path / "forced")
+
+
+def strange(folder: Path) -> dict[str, str]:
+    """Images as rows 23 to 31 of the list of faults have them -> what is said of them, "" where they are predicted."""
+    folder.mkdir()
+    for name, height, width in (("23", 1, 1), ("24 wide", 1, 20_000), ("24 tall", 20_000, 1), ("26", 37, 53)):
+        save(folder / f"{name}.png", height, width)
+    Image.fromarray(np.full((20, 30, 3), 7, np.uint8)).save(folder / "30 constant.png")
+    save(folder / "31 grey.png", channels=1)
+    tifffile.imwrite(folder / "31 five.tif", np.zeros((5, 20, 30), np.uint8), planarconfig="separate")
+    tifffile.imwrite(folder / "28 pages.tif", np.zeros((3, 20, 30, 3), np.uint8), photometric="rgb")
+    bad = np.zeros((20, 30, 3), np.float32)
+    bad[3, 4] = np.nan
+    tifffile.imwrite(folder / "29 nan.tif", bad, photometric="rgb")
+    for name, side in (("25 empty", 0), ("27 bomb", 13_400)):
+        head = b"IHDR" + struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+        png = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head + struct.pack(">I", zlib.crc32(head))
+        (folder / f"{name}.png").write_bytes(png + b"\0\0\0\0IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    return {
+        "23": "", "24 wide": "", "24 tall": "", "26": "", "30 constant": "", "31 grey": "has 1 channel",
+        "31 five": "has 5 channels", "28 pages": "holds 3 frames", "29 nan": "values that are no numbers",
+        "25 empty": "25 empty.png", "27 bomb": "too large to be decoded whole",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("memory", [2**30, 400_000])
+def test_strange_images_are_predicted_or_named_and_harm_no_other(predictor, tmp_path, memory) -> None:
+    expected = strange(tmp_path / "in")
+    some = Predictor(predictor.runtime, predictor.labels, memory_bytes=memory)
+    for name, words in expected.items():
+        (image,) = (tmp_path / "in").glob(f"{name}.*")
+        if words:
+            with pytest.raises(DataError, match=f"{name}.*{words}|{words}"):
+                predict_files(some, [image], tmp_path / "out")
+            assert not list((tmp_path / "out").glob(f"*{name}*"))
+    with pytest.raises(DataError, match="6 of 11 images could not be predicted; the others are done"):
+        predict_files(some, [tmp_path / "in"], tmp_path / "out", PredictOptions(table=str(tmp_path / "t.csv")))
+    good = {name for name, words in expected.items() if not words}
+    assert tree(tmp_path / "out") == {f"{name}.png" for name in good}
+    for name in good:
+        with Image.open(tmp_path / "in" / f"{name}.png") as image:
+            assert read_mask(tmp_path / "out" / f"{name}.png").shape == (image.height, image.width)
+    assert len((tmp_path / "t.csv").read_text().splitlines()) == 1 + 2 * len(good)
+
+
+def test_a_full_disk_ends_the_job_keeps_old_files_and_loses_no_image_that_is_whole(
+    predictor, tmp_path, monkeypatch
+) -> None:
+    images, out = [save(tmp_path / "in" / f"{name}.png", 20 + n) for n, name in enumerate("abcdefgh")], tmp_path / "out"
+    for image in images:
+        save(out / image.name, 5, 5)
+    old, real, calls = (out / "d.png").read_bytes(), Image.Image.save, []
+
+    def full(self, path, *arguments, **options):
+        calls.append(path)
+        if len(calls) == 4:
+            raise OSError(28, "No space left on device")
+        return real(self, path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        with pytest.raises(DiskFull, match=r"(?s)The disk is full.*d\.png.*as it was") as caught:
+            predict_files(predictor, images, out, about={})
+    assert caught.value.exit_code == 1
+    assert (out / "d.png").read_bytes() == old
+    assert tree(out) == {*(image.name for image in images), "prediction.jsonl"}
+    told = Told()
+    found = predict_files(predictor, images, out, PredictOptions(resume=True), about={}, progress=told)
+    assert int(told.lines[0].split()[0]) >= 3
+    assert [read_mask(path).shape[0] for path in found] == list(range(20, 28))

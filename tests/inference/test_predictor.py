@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import DataError, OptionError
 from keepmap.inference.predictor import Predictor
+from keepmap.inference.way import Position
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.reach import NORMS
 from keepmap.protocols import Geometry
@@ -109,6 +111,25 @@ def test_bands_equal_the_whole(kind, memory) -> None:
     assert (way.tiles > 1) == (memory == 1)
     want, got = logits(whole, pixels), logits(banded, pixels)
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
+
+
+@pytest.mark.parametrize("kind", ["unet", "unet bilinear", "resnet"])
+def test_bands_that_are_entered_further_down_give_the_same_bits(kind) -> None:
+    of, pixels = predictor(kind, way="bands"), image(1, 700 if kind == "resnet" else 420, 33)
+    shape = pixels.shape
+    band = -(-32 // of.runtime.stride) * of.runtime.stride
+    way = replace(of.plan_way(*shape[1:]), band=band)
+    assert sum(of.runtime.reach) > band
+
+    def parts(start: Position) -> dict[int, np.ndarray]:
+        found = of._parts(lambda w: pixels[(slice(None), *w)], shape, "logits", "x", way, start)
+        return {rows.start: part for (rows, _), part in found}
+
+    whole = parts(Position())
+    for begun in list(whole)[2::7]:
+        rest = parts(Position(0, begun))
+        assert list(rest) == [row for row in whole if row >= begun]
+        assert all(np.array_equal(part, whole[row]) for row, part in rest.items())
 
 
 def test_a_network_that_cannot_be_streamed_goes_in_tiles_and_the_reason_is_given() -> None:

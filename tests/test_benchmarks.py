@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -323,3 +324,15 @@ def test_page_is_what_the_results_say(load: Any) -> None:
     if not page.exists():
         pytest.skip("no results yet")
     assert load("assemble").assemble() == page.read_text(encoding="utf-8")
+
+
+def test_large_images_are_tiled_and_parts_equal_the_whole(tmp_path: Path, load: Any) -> None:
+    prediction = load("prediction")
+    array = tifffile.imread(prediction.write_image(tmp_path / "x.tif", 700))
+    field, _ = prediction.draw_pair(seed=0, index=0)
+    assert array.shape == (700, 700, 3)
+    assert np.array_equal(array, np.tile(field, (9, 9, 1))[:700, :700])
+    random = np.random.default_rng(0)
+    found = [prediction.differences(*prediction.DRAWN[0], seed, random) for seed in range(3)]
+    assert {kind for each in found for kind in each} == {"bands", "bands in columns", "tiles", "another grid"}
+    assert max(max(each.values()) for each in found) <= 1e-5

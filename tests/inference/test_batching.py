@@ -34,6 +34,7 @@ IMAGES = [np.full((3, 4, 5), n, np.float32) for n in range(4)]
 )
 def test_several_go_together_if_that_is_sooner_and_the_same(monkeypatch, several, error, calls) -> None:
     runtime = Clock(monkeypatch, one=1.0, several=several, error=error)
+    monkeypatch.setattr(batching, "_MOST", 4)
     batches = Batches(runtime, "labels", 10**9)
     for _ in range(2):
         runtime.calls.clear()
@@ -41,8 +42,8 @@ def test_several_go_together_if_that_is_sooner_and_the_same(monkeypatch, several
         assert [float(each[0, 0]) for each in found] == [0.0, 2.0, 4.0, 6.0]
     assert runtime.calls == calls
     runtime.calls.clear()
-    batches.run(IMAGES[:1])
-    assert runtime.calls == [1]
+    batches.run(IMAGES[:3])
+    assert runtime.calls == [1, 1, 1]
 
 
 def test_how_many(monkeypatch) -> None:

@@ -33,10 +33,10 @@ class Batches:
         return max(1, min(_MOST, _PIXELS // (height * width), fit))
 
     def run(self, images: Sequence[Array]) -> list[Array]:
-        """What `Runtime.run` gives for each of the images (C, h, w), bit for bit."""
-        if len(images) == 1:
-            return [self._alone(images[0])]
+        """What `Runtime.run` gives for each of the images (C, h, w), bit for bit; fewer than `most` go one by one."""
         shape = (len(images), *images[0].shape)
+        if len(images) < max(2, self.most(*shape[2:])):
+            return [self._alone(image) for image in images]
         if shape not in self._together:
             return self._tried(shape, images)
         return list(self._at_once(images)) if self._together[shape] else [self._alone(image) for image in images]

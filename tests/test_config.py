@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keepmap.config import from_arguments, from_dict, option, read_json, to_dict, write_json, write_text
+from keepmap.config import (
+    LONGEST_NAME,
+    from_arguments,
+    from_dict,
+    hidden_beside,
+    option,
+    read_json,
+    to_dict,
+    write_json,
+    write_text,
+)
 from keepmap.errors import DataError, OptionError, OutputError, RunError
 
 FEW = settings(deadline=None, max_examples=60)
@@ -214,3 +224,12 @@ def test_binary_missing_and_folder_are_refused(tmp_path: Path) -> None:
     for name in ("binary.json", "missing.json", "."):
         with pytest.raises(RunError, match="cannot be read"):
             read_json(tmp_path / name, format=1)
+
+
+def test_a_hidden_name_fits_where_the_name_itself_does(tmp_path: Path) -> None:
+    assert hidden_beside(tmp_path / "a.png", ".partial") == tmp_path / ".a.png.partial"
+    long = [tmp_path / ("\u00e9" * 120 + letter + ".ome.tif") for letter in "xy"]
+    hidden = {hidden_beside(path, ".partial") for path in long}
+    assert len(hidden) == 2
+    assert all(path.name.endswith(".ome.tif.partial") for path in hidden)
+    assert all(len(os.fsencode(path.name)) <= LONGEST_NAME for path in hidden)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -20,6 +21,9 @@ from typing import Any, TypeVar
 from keepmap.errors import DiskFull, InputError, OptionError, OutputError, RunError, nearest
 
 T = TypeVar("T")
+LONGEST_NAME = 255
+"""Bytes of a file's name, on nearly every file system."""
+
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room on the device, the user's quota used up, a file larger than allowed."""
 
@@ -109,6 +113,15 @@ def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
     raise error(f"{where} has the wrong type.", found=repr(value), expected=name)
 
 
+def hidden_beside(path: Path, end: str) -> Path:
+    """A hidden name for what is on its way to `path`: `path`'s own, or a hash of it where too long, and `end`."""
+    name = f".{path.name}{end}"
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        suffixes = "".join(suffix for suffix in path.suffixes[-2:] if len(suffix) <= len(".tiff"))
+        name = f".{hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]}{suffixes}{end}"
+    return path.with_name(name)
+
+
 @contextlib.contextmanager
 def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the name `path` when the block ends well, else it goes away.
@@ -117,7 +130,7 @@ def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     a process that dies at the wrong moment leaves it under that name alone. Content and names are on the disk at the
     end. Raises DiskFull where there is no room, OutputError for another OSError.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = hidden_beside(path, ".partial")
     try:
         yield partial
         with partial.open("rb+") as file:

@@ -27,6 +27,7 @@ class ImageOptions:
 
     frame: int | None = option(None, "which frame, from 0, of files that hold several; without it they are refused")
     max_pixels: int = option(100_000_000, "most pixels of a file that has to be decoded whole")
+    follow_links: bool = option(False, "also read what links in a folder lead to outside it")
 
     def __post_init__(self) -> None:
         for name, value, least in (("--frame", self.frame, 0), ("--max-pixels", self.max_pixels, 1)):

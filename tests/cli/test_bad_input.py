@@ -157,29 +157,29 @@ def one_image(data: Path) -> None:
 
 
 CASES: dict[str, tuple[Break, str, str]] = {
-    "truncated": (truncated, "b.png", "truncated"),
-    "empty": (empty, "b.png", "empty"),
-    "text": (text, "b.png", "HTML"),
-    "other size": (other_size, "b.png", "41"),
-    "stray label": (stray_label, "b.png", "value 128, which is not a label"),
-    "id beyond a gap": (id_beyond_a_gap, "b.png", "value 7, which is not a label"),
-    "colour-coded among others": (colour_coded, "b.png", "is colour-coded, unlike the other masks"),
-    "smoothed colours": (smoothed_colours, "b.png", "colour 100,0,0, which is not a label"),
-    "blurred": (blurred, "masks", "was smoothed or compressed"),
-    "JPEG mask": (jpeg_mask, "b.jpg", "whose compression changes label values"),
-    "photograph": (photograph, "b.png", "is no mask: it has too many colours"),
-    "transparent mask": (transparent, "b.png", "has transparent pixels, whose label is unknown"),
-    "turned": (turned, "b.png", "(sides swapped)"),
-    "large numbers": (large_numbers, "b.tif", "label values out of range"),
-    "one class": (one_class, "masks", "fewer than two classes"),
-    "folder": (folder_named_png, "b.png", "is a folder, not a file"),
-    "link to nothing": (link_to_nothing, "b.png", "cannot be opened"),
-    "link to itself": (link_to_itself, "b.png", "cannot be opened"),
-    "no mask": (no_mask, "b.png", "has no mask"),
-    "no image": (no_image, "b.png", "has no image"),
-    "one stem twice": (one_stem_twice, "b.jpg", "b.png"),
-    "no images": (no_images, "images", "holds no images"),
-    "one image": (one_image, "images", "too few"),
+    "1 truncated": (truncated, "b.png", "b.png is damaged and cannot be decoded. found the file is truncated"),
+    "3 empty": (empty, "b.png", "b.png is an empty file. found 0 bytes"),
+    "4 text": (text, "b.png", "b.png is not the PNG file that its name promises. found text that starts with “<"),
+    "5 folder": (folder_named_png, "b.png", "is a folder, not a file"),
+    "6 link to nothing": (link_to_nothing, "b.png", "cannot be opened"),
+    "6 link to itself": (link_to_itself, "b.png", "cannot be opened"),
+    "7 stray label": (stray_label, "b.png", "value 128, which is not a label. found 128 (0.3 %, 6 px)"),
+    "7 id beyond a gap": (id_beyond_a_gap, "b.png", "value 7, which is not a label"),
+    "10 colour-coded among others": (colour_coded, "b.png", "is colour-coded, unlike the other masks"),
+    "10 photograph": (photograph, "b.png", "is no mask: it has too many colours"),
+    "11 smoothed colours": (smoothed_colours, "b.png", "colour 100,0,0, which is not a label"),
+    "11 blurred": (blurred, "masks", "was smoothed or compressed. found 0 (56 %), 255 (23 %), 23 (4 %"),
+    "11 JPEG mask": (jpeg_mask, "b.jpg", "whose compression changes label values"),
+    "13 large numbers": (large_numbers, "b.tif", "label values out of range"),
+    "15 transparent mask": (transparent, "b.png", "has transparent pixels, whose label is unknown"),
+    "17 turned": (turned, "b.png", "(sides swapped)"),
+    "18 other size": (other_size, "b.png", "found mask 50 x 41 px, image 50 x 40 px"),
+    "19 no mask": (no_mask, "b.png", "b.png: this image has no mask"),
+    "19 no image": (no_image, "b.png", "b.png: this mask has no image"),
+    "20 one stem twice": (one_stem_twice, "b.jpg", "b.jpg is one of 2 images with the stem b. found"),
+    "32 one class": (one_class, "masks", "fewer than two classes"),
+    "33 no images": (no_images, "images", "images holds no images"),
+    "33 one image": (one_image, "images", "too few images with masks. found 1:"),
 }
 
 
@@ -196,10 +196,10 @@ def test_bad_data(verb: str, case: str, data: Path, capsys: pytest.CaptureFixtur
     words = [verb, str(data / "images"), str(data / "masks")]
     code = main([*words, "-o", str(data / "run"), "--steps", "1"] if verb == "train" else words)
     said = capsys.readouterr()
-    message = said.out + said.err
+    message = " ".join((said.out + said.err).split())
     assert code == 2
     assert file in message
-    assert reason.lower() in message.lower()
+    assert reason in message
     assert "Traceback" not in message
     assert everything(data) == before
     assert not (data / "run").exists()
@@ -316,7 +316,7 @@ def test_values_are_taken_as_they_are_stored(data: Path, capsys: pytest.CaptureF
         (["--instances", "maybe"], "--instances maybe does not exist"),
     ],
 )
-def test_a_split_that_leaks_or_cannot_be_made(
+def test_21_a_split_that_leaks_or_cannot_be_made(
     words: list[str], hint: str, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(data)
@@ -329,13 +329,13 @@ def test_a_split_that_leaks_or_cannot_be_made(
     assert not (data / "run").exists()
 
 
-def test_equal_images_are_held_out_together_and_it_is_said(
+def test_21_33_equal_images_are_held_out_together_and_a_batch_of_one_trains(
     data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8]}, ""))
     (data / "images" / "b.png").write_bytes((data / "images" / "a.png").read_bytes())
     words = ["train", str(data / "images"), str(data / "masks"), "-o", str(data / "run"), "--model", "unet"]
-    assert main([*words, "--steps", "1", "--crop", "64", "--batch", "2", "--device", "cpu"]) == 0
+    assert main([*words, "--steps", "1", "--crop", "64", "--batch", "1", "--device", "cpu"]) == 0
     assert "groups  1 image is equal to others and stay with them" in capsys.readouterr().out
     split = json.loads((data / "run" / "split.json").read_text())
     assert split["groups"]["a"] == split["groups"]["b"]

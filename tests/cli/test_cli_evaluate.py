@@ -37,7 +37,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
     options = {name: value for name, value in calls[0][1].items() if name != "progress"}
     assert options == {
         "classes": None, "ignore": "auto", "instances": "auto", "frame": None, "max_pixels": 100_000_000,
-        "memory": "1G", "way": "auto",
+        "memory": "1G", "way": "auto", "follow_links": False,
         "device": "auto",
         "precision": "auto", "metrics": "all", "surface_tolerance": 2.0, "group_by": "found",
         "html": None, "card": None,

@@ -154,10 +154,39 @@ def test_links_are_followed_and_circles_are_not(tmp_path: Path) -> None:
     (folder / "circle").symlink_to(folder)
     touch(folder, "deep/c.png")
     (folder / "deep" / "circle").symlink_to(folder / "deep")
-    files, findings = list_images(folder)
+    files, findings = list_images(folder, follow_links=True)
     assert [relative_stem(path, folder) for path in files] == ["a", "deep/c", "linked/b"]
     assert [finding.severity for finding in findings] == ["warning"] * 2
     assert "circle leads to a folder that was read already" in findings[0].summary
+
+
+def test_links_out_of_a_folder_are_errors_but_for_strangers_and_the_folder_left_out(tmp_path: Path) -> None:
+    other = touch(tmp_path / "other", "b.png", "notes.txt")
+    folder = touch(tmp_path / "i", "a.png", "deep/c.png")
+    for name, target in {"linked": other, "b.png": other / "b.png", "notes": other / "notes.txt",
+                         "within.png": folder / "a.png", "lost.png": other / "lost.png"}.items():  # fmt: skip
+        (folder / name).symlink_to(target)
+    (tmp_path / "door").symlink_to(folder)
+    for place in (folder, tmp_path / "door"):
+        files, findings = list_images(place)
+        assert [relative_stem(path, place) for path in files] == ["a", "deep/c", "within"]
+        errors = {Path(f.file).name: f.summary for f in findings if f.severity == "error"}
+        assert errors.keys() == {"linked", "b.png", "lost.png"}
+        assert all(f"is a link that leads out of {place}." in text for text in errors.values())
+    assert "linked" not in str(list_images(folder, without=other)[1])
+
+
+def test_names_that_differ_in_capital_letters_are_one(tmp_path: Path) -> None:
+    touch(tmp_path / "probe", "x.png")
+    if (tmp_path / "probe" / "X.png").exists():
+        pytest.skip("the file system does not tell capital letters")
+    pairs, findings = pair(tmp_path, "a.png A.png s/b.png S/b.png c.png", "a.png A.png s/b.png c_mask.png")
+    assert [stem for stem, _, _ in pairs] == ["c"]
+    first, second = (str(finding) for finding in findings)
+    assert "A.png is one of 2 images with the stem A, but for capital letters." in first
+    assert "S/b.png, " in second
+    _, findings = pair(tmp_path / "more", "d.png", "d.png d_mask.png")
+    assert "masks with the stem d." in findings[0].summary
 
 
 def test_order_is_by_relative_path(tmp_path: Path) -> None:

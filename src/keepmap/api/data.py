@@ -29,6 +29,7 @@ def check(
     instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> DataReport:
     """Everything that is wrong with two folders of images and masks, in one report. Raises nothing for bad files.
@@ -68,6 +69,7 @@ def convert(
     instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
+    follow_links: bool = False,
     progress: Progress | None = None,
 ) -> Conversion:
     """Masks of class ids, OUT/STEM.png with OUT/classes.txt, from masks of any kind, COCO json or labelme json.

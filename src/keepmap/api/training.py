@@ -39,8 +39,8 @@ class Run:
 
 def plan(
     images: StrPath, masks: StrPath, *, classes: str | None = None, ignore: str = "auto", instances: Instances = "auto",
-    frame: int | None = None, max_pixels: int = 100_000_000, model: str = "auto", encoder: str = "auto",
-    set: dict[str, Any] | None = None,  # noqa: A002
+    frame: int | None = None, max_pixels: int = 100_000_000, follow_links: bool = False, model: str = "auto",
+    encoder: str = "auto", set: dict[str, Any] | None = None,  # noqa: A002
     weights: str = "auto", offline: bool = False, init: str | None = None, network: Segmenter | None = None,
     time: str | None = None, steps: int | None = None, epochs: int | None = None, seed: int = 0, device: str = "auto",
     group_by: str = "found", validation: str | None = None, precision: Precision = "auto", crop: int | None = None,
@@ -67,6 +67,7 @@ def train(
     instances: Instances = "auto",
     frame: int | None = None,
     max_pixels: int = 100_000_000,
+    follow_links: bool = False,
     model: str = "auto",
     encoder: str = "auto",
     set: dict[str, Any] | None = None,  # noqa: A002

@@ -40,9 +40,10 @@ def pictures_of(run: RunFolder) -> Pictures:
         return Pictures((), (), ImageOptions(), f"{run.path} was not trained here: it has no split.json")
     split = read_json(run.split_file, format=FORMAT)
     told = split["options"]
-    reading = ImageOptions(frame=told["frame"], max_pixels=told["max_pixels"])
+    reading = ImageOptions(told["frame"], told["max_pixels"], told.get("follow_links", False))
     try:
-        pairs = {pair.stem: pair for pair in match_folders(Path(split["images"]), Path(split["masks"])).pairs}
+        matching = match_folders(Path(split["images"]), Path(split["masks"]), follow_links=reading.follow_links)
+        pairs = {pair.stem: pair for pair in matching.pairs}
     except DataError as error:
         return Pictures((), (), reading, error.summary)
     files = tuple(pairs[stem].image for stem in split["train"] if stem in pairs)
@@ -53,7 +54,7 @@ def pictures_of(run: RunFolder) -> Pictures:
 def calibration(run: RunFolder, pictures: Pictures, folder: Path | None) -> Pictures:
     """Pictures with files to calibrate on: those of `folder`, if there is one. Raises DataError, OptionError."""
     if folder is not None:
-        files = tuple(list_images(folder)[0])
+        files = tuple(list_images(folder, follow_links=pictures.reading.follow_links)[0])
         if not files:
             raise DataError(f"There are no images in {folder}.", expected="images like those of the training")
         return Pictures(files, pictures.pairs, pictures.reading)

@@ -131,4 +131,6 @@ def _usage_failure(error: typer.TyperException) -> OptionError:
     if context is not None and wrong is not None:
         names = [name for parameter in context.command.params for name in parameter.opts] + context.help_option_names
         failure.expected = nearest(wrong, [name for name in names if name.startswith("--")])
+        if not wrong.startswith("--"):
+            failure.do += f"; a file whose name begins with a dash is written ./{wrong}..."
     return failure

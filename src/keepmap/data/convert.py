@@ -185,7 +185,7 @@ def _with_images(
     drawings: Sequence[Drawing], folder: Path, source: Path, reading: ImageOptions, findings: list[Finding]
 ) -> list[Drawing]:
     """The drawings that have an image, under its relative path; what has no partner becomes a finding."""
-    files, strange = list_images(folder)
+    files, strange = list_images(folder, follow_links=reading.follow_links)
     findings += [finding for finding in strange if finding.severity == "error"]
     by_stem = {relative_stem(file, folder): file for file in files}
     by_name: dict[str, list[str]] = {}
@@ -232,7 +232,7 @@ def _from_masks(
         labels, sentence = report.labels, report.labels_sentence
         paths = {fact.stem: fact.mask for fact in report.facts}
     else:
-        files, findings = list_images(source)
+        files, findings = list_images(source, follow_links=reading.files.follow_links)
         DataReport(source, source, tuple(findings), (), None, "").raise_if_failed()
         paths = {}
         for file in files:

@@ -63,7 +63,11 @@ def read_head(path: Path, size: int = 32) -> bytes:
             head = file.read(size)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        raise DataError(f"{path} cannot be opened.", found=reason, expected="a readable file") from error
+        link = path.is_symlink()
+        raise DataError(
+            f"{path} cannot be opened.", found=reason + (f", a link to {os.readlink(path)}" if link else ""),
+            expected="a readable file", do="mend or remove the link" if link else "look at its name and permissions",
+        ) from error
     if not head:
         raise DataError(
             f"{path} is an empty file.", found="0 bytes", expected=FORMATS, do="copy it again from its source"

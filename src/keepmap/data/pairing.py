@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,16 +61,19 @@ def relative_stem(path: Path, folder: Path) -> str:
     return unicodedata.normalize("NFC", "/".join((*inner, path.stem))).removesuffix(".ome")
 
 
-def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path], list[Finding]]:
+def list_images(
+    folder: Path, *, without: Path | None = None, follow_links: bool = False
+) -> tuple[list[Path], list[Finding]]:
     """The image files below `folder`, sorted by relative path, and what else is there.
 
-    without: a folder that is left out. Hidden files and folders, and the file of classes, are passed over; links are
-    followed, loops are not.
+    without: a folder that is left out. Hidden files and folders, and the file of classes, are passed over. Links are
+    followed, those that leave `folder` with follow_links only; loops are not.
     Raises DataError if `folder` is none or cannot be listed.
     """
     found: list[Path] = []
     findings: list[Finding] = []
-    for path in _walk(folder, without, findings):
+    inside = None if follow_links else Path(os.path.realpath(folder))
+    for path in _walk(folder, without, inside, findings):
         finding = _judge(path)
         if finding:
             findings.append(finding)
@@ -79,8 +82,11 @@ def list_images(folder: Path, *, without: Path | None = None) -> tuple[list[Path
     return sorted(found, key=lambda path: path.parts), findings
 
 
-def _walk(folder: Path, without: Path | None, findings: list[Finding]) -> Iterator[Path]:
-    """Everything below `folder` that is no folder to descend into and is not hidden."""
+def _walk(folder: Path, without: Path | None, inside: Path | None, findings: list[Finding]) -> Iterator[Path]:
+    """Everything below `folder` that is no folder to descend into, or cannot be by its name, and is not hidden.
+
+    inside: what no link may lead out of; None where any link may.
+    """
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "does not exist"
         raise DataError(f"The folder {folder} {what}.", expected="a folder of " + headers.FORMATS)
@@ -97,11 +103,15 @@ def _walk(folder: Path, without: Path | None, findings: list[Finding]) -> Iterat
             path = current / entry.name
             if entry.name.startswith(".") or entry.name == CLASS_FILE:
                 continue
-            if not _is_folder(entry) or path.suffix.lower() in headers.SUFFIXES:
+            if left_out and _is_folder(entry) and _identity(path) in left_out:
+                continue
+            if inside and entry.is_symlink() and (finding := _leaving(path, inside, folder)):
+                findings.append(finding)
+            elif not _is_folder(entry) or path.suffix.lower() in headers.SUFFIXES or not entry.name.isprintable():
                 yield path
             elif (identity := _identity(path)) in seen:
                 findings.append(Finding("warning", str(path), f"{path} leads to a folder that was read already."))
-            elif identity not in left_out:
+            else:
                 seen.add(identity)
                 folders.append(path)
 
@@ -113,6 +123,17 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
+def _leaving(path: Path, inside: Path, folder: Path) -> Finding | None:
+    """What is wrong with a link that leads out of `folder`, whose real path is `inside`; a stranger may."""
+    target = Path(os.path.realpath(path))
+    if target.is_relative_to(inside) or not (target.is_dir() or path.suffix.lower() in headers.SUFFIXES):
+        return None
+    return Finding(
+        "error", str(path), f"{path} is a link that leads out of {folder}.", str(target), f"files inside {folder}",
+        "copy what it leads to; or pass --follow-links",
+    )
+
+
 def _identity(path: Path) -> tuple[int, int]:
     status = path.stat()
     return status.st_dev, status.st_ino
@@ -122,9 +143,9 @@ def _judge(path: Path) -> Finding | None:
     """What is wrong with a file by its name and kind; a stranger is only noted."""
     suffix = path.suffix.lower()
     if not path.name.isprintable():
-        shown = ascii(path.name)
         return Finding(
-            "error", str(path), f"The file {shown} has characters in its name that cannot be printed.",
+            "error", str(path),
+            f"{path.name!a} in {path.parent} has characters in its name that cannot be printed.",
             do="rename it, and its partner likewise",
         )
     if suffix in _OTHER_PICTURES:
@@ -143,33 +164,34 @@ def _judge(path: Path) -> Finding | None:
     return None
 
 
-def match_folders(images: Path, masks: Path) -> Matching:
+def match_folders(images: Path, masks: Path, *, follow_links: bool = False) -> Matching:
     """Pair x.jpg with x.png, x_mask.png or x_label.png of the same sub-folder; name all that stays alone.
 
     Both may be one folder, where the endings then tell masks from images, and one may lie in the other.
-    Raises DataError if a folder cannot be listed.
+    follow_links: also to what lies outside the folders. Raises DataError if a folder cannot be listed.
     """
     one_folder = images.is_dir() and masks.is_dir() and images.samefile(masks)
-    image_files, findings = list_images(images, without=None if one_folder or not masks.is_dir() else masks)
+    apart = None if one_folder or not masks.is_dir() else masks
+    image_files, findings = list_images(images, without=apart, follow_links=follow_links)
     if one_folder:
         mask_files = [path for path in image_files if path.stem.endswith(MASK_ENDINGS)]
         image_files = [path for path in image_files if not path.stem.endswith(MASK_ENDINGS)]
     else:
-        mask_files, more = list_images(masks, without=images)
+        mask_files, more = list_images(masks, without=images, follow_links=follow_links)
         findings += more
     unusable = [Path(finding.file) for finding in findings if finding.severity == "error"]
     empty = [_nothing(what, folder) for what, folder, found in (
         ("images", images, image_files), ("masks", masks, mask_files)) if not found]
     if empty:
         return Matching([], [*findings, *empty], [], [*image_files, *mask_files], {}, unusable)
-    by_stem = _by_stem(image_files, images)
+    images_of, first = _by_stem(image_files, images)
     masks_of: dict[str, list[Path]] = defaultdict(list)
     for path in mask_files:
-        stem = _image_stem(relative_stem(path, masks), by_stem)
-        masks_of[stem or ""].append(path)
+        stem = _image_stem(relative_stem(path, masks), first)
+        masks_of[first.get(stem, "")].append(path)
     lonely_masks = masks_of.pop("", [])
     pairs, lonely_images, several = [], [], {}
-    for stem, owners in by_stem.items():
+    for stem, owners in images_of.items():
         partners = masks_of.get(stem, [])
         if len(owners) > 1 or len(partners) > 1:
             several[stem] = owners, partners
@@ -194,17 +216,22 @@ def _nothing(what: str, folder: Path) -> Finding:
     )
 
 
-def _by_stem(paths: Iterable[Path], folder: Path) -> dict[str, list[Path]]:
+def _by_stem(paths: Iterable[Path], folder: Path) -> tuple[dict[str, list[Path]], dict[str, str]]:
+    """(Stem -> files, stem -> the first one but for capital letters): many systems do not tell them apart."""
     groups: dict[str, list[Path]] = defaultdict(list)
+    first: dict[str, str] = {}
+    lowered: dict[str, str] = {}
     for path in paths:
-        groups[relative_stem(path, folder)].append(path)
-    return dict(groups)
+        stem = relative_stem(path, folder)
+        first[stem] = lowered.setdefault(stem.lower(), stem)
+        groups[first[stem]].append(path)
+    return dict(groups), first
 
 
-def _image_stem(stem: str, images: dict[str, list[Path]]) -> str | None:
-    """The stem of the image that the mask `stem` belongs to: its own, or without one ending."""
+def _image_stem(stem: str, images: Collection[str]) -> str:
+    """The stem of the image that the mask `stem` belongs to: its own, or without one ending; "" if none."""
     candidates = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS)]
-    return next((candidate for candidate in candidates if candidate in images), None)
+    return next((candidate for candidate in candidates if candidate in images), "")
 
 
 def _misnamed(image: Path, mask: Path) -> Finding:
@@ -221,14 +248,16 @@ def _alone(path: Path, what: str, partner: str, folder: Path) -> Finding:
     expected = f"{path.stem}.png" + (f" or {path.stem}_mask.png" if what == "image" else "")
     return Finding(
         "error", str(path), f"{path}: this {what} has no {partner}.", expected=f"such as {expected} in {folder}",
-        do=f"add the {partner}, or take the {what} out of its folder",
+        do=f"add the {partner}, or take the {what} out of its folder; keepmap check --fix OUT leaves it out",
     )
 
 
 def _duplicates(stem: str, owners: list[Path], partners: list[Path]) -> Finding:
     what, several = ("images", owners) if len(owners) > 1 else ("masks", partners)
+    names = {str(path.with_suffix("")) for path in several}
+    but_for = ", but for capital letters" * (len({name.lower() for name in names}) < len(names))
     return Finding(
-        "error", str(several[0]), f"{several[0]} is one of {len(several)} {what} with the stem {stem}.",
+        "error", str(several[0]), f"{several[0]} is one of {len(several)} {what} with the stem {stem}{but_for}.",
         ", ".join(str(path) for path in several), f"one image and one mask named {stem}",
         "rename or remove all but one",
     )

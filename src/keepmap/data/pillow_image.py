@@ -65,8 +65,8 @@ def opened(path: Path, options: ImageOptions = ImageOptions()) -> Iterator[Opene
         promised = headers.SUFFIXES.get(path.suffix.lower(), headers.PNG)
         raise headers.wrong_kind(path, headers.describe_head(head), f"a {promised} file")
     try:
-        if kind == headers.WEBP:  # its decoder allocates the image when it opens the file
-            headers.require_pixels(path, *_webp_size(head), options.max_pixels)
+        if size_of := _SIZES.get(kind):
+            headers.require_pixels(path, *size_of(head), options.max_pixels)
         with _DECODERS[kind](path) as image:
             _go_to_frame(path, image, options)
             depth = head[_DEPTH_BYTE] if kind == headers.PNG else 8
@@ -102,6 +102,17 @@ def _webp_size(head: bytes) -> tuple[int, int]:
     if kind == b"VP8 ":
         return int.from_bytes(body[8:10], "little") & 0x3FFF, int.from_bytes(body[6:8], "little") & 0x3FFF
     return 0, 0
+
+
+def _png_size(head: bytes) -> tuple[int, int]:
+    """Height and width in the first 24 bytes of a PNG file; 1 where they are not there, and the decoder will say so."""
+    if head[12:16] != b"IHDR" or len(head) < 24:
+        return 1, 1
+    return int.from_bytes(head[20:24]), int.from_bytes(head[16:20])
+
+
+_SIZES = {headers.PNG: _png_size, headers.WEBP: _webp_size}
+"""Where the size is asked for before the decoder: Pillow's gives no reason for 0 x 0, and that of WebP allocates."""
 
 
 def _is_lossy_webp(content: bytes) -> bool:

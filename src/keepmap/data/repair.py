@@ -10,6 +10,7 @@ as before, else by the values or colours that they had.
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
@@ -116,7 +117,7 @@ def repair(
     cannot be listed or the labels cannot be told.
     """
     require_new(out, images, masks)
-    matching = match_folders(images, masks)
+    matching = match_folders(images, masks, follow_links=options.follow_links)
     cases = list(_cases(matching, images))
     looks, kinds = [], Counter[tuple[int, str]]()
     with progress.track("look", len(cases), "images") as tracker:
@@ -316,11 +317,12 @@ class _Writer:
             shutil.rmtree(target) if target.is_dir() else target.unlink()
 
     def quarantine(self, path: Path) -> bool:
-        """Copy an original to the quarantine; False for what is neither a regular file nor a Zarr folder."""
+        """Copy an original to the quarantine; False for what is neither a file nor a Zarr folder in its own folder."""
         folder, side = next((pair for pair in self._sources if path.is_relative_to(pair[0])), self._sources[0])
         name = "".join(letter if letter.isprintable() else "_" for letter in path.relative_to(folder).as_posix())
         target = self._folder / QUARANTINE / side / name
-        if not path.is_file() and not is_zarr_folder(path):
+        leaves = not Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+        if leaves or not (path.is_file() or is_zarr_folder(path)):
             return False
         target.parent.mkdir(parents=True, exist_ok=True)
         _copy(path, target)

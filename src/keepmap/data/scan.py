@@ -103,7 +103,7 @@ def scan(
     Raises DataError if a folder cannot be listed, OptionError for an `ignore` that is no value.
     """
     ignored = ignored_value(ignore)
-    matching = match_folders(images, masks)
+    matching = match_folders(images, masks, follow_links=reading.follow_links)
     pairs, findings = matching.pairs, matching.findings
     facts: list[FileFacts] = []
     examine = partial(_examine, reading=reading, instances=instances, ignored=ignored)

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tifffile
 from PIL import Image
 
-from keepmap.config import whole_file
+from keepmap.config import hidden_beside, whole_file
 from keepmap.data.tiff_tags import METRES, tiff_options
 from keepmap.data.values import unpack_colours
 from keepmap.data.zarr_image import write_zarr
@@ -108,7 +108,7 @@ def open_sink(
 
 def hidden_file(path: Path) -> Path:
     """Where the pixels of `path` gather until it is whole."""
-    return path.with_name(f".{path.name}.pixels")
+    return hidden_beside(path, ".pixels")
 
 
 class _Layout(NamedTuple):
@@ -206,7 +206,7 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], taken_up: boo
 @contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
     """As `whole_file`, for a folder: one that is there already makes room when the new one is complete."""
-    partial, old = path.with_name(f".{path.name}.partial"), path.with_name(f".{path.name}.old")
+    partial, old = hidden_beside(path, ".partial"), hidden_beside(path, ".old")
     try:
         for left in (partial, old):
             shutil.rmtree(left, ignore_errors=True)

@@ -42,7 +42,7 @@ def count_run(
     Raises DataError where an image or a mask is alone or cannot be read, the two differ in size, an image does not
     fit the predictor, or a mask holds a value that is no label.
     """
-    pairs = pair_images(images, masks)
+    pairs = pair_images(images, masks, follow_links=reading.follow_links)
     labels = predictor.labels
     tally = Tally(labels.names, judging)
     with (progress or Silent()).track("evaluate", len(pairs), "images") as tracker:
@@ -112,7 +112,7 @@ def count_folders(
     pixel whose truth is not ignored.
     """
     show = progress or Silent()
-    pairs = pair_predictions(predictions, masks)
+    pairs = pair_predictions(predictions, masks, follow_links=reading.follow_links)
     labels, sentence = find_file_labels(
         [pair.mask for pair in pairs], class_names=class_names, ignore=ignore, instances=instances, reading=reading,
         progress=show,

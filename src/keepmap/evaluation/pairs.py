@@ -13,25 +13,26 @@ from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, match_folders,
 from keepmap.errors import DataError, first_few
 
 
-def pair_images(images: Path, masks: Path) -> list[Pair]:
+def pair_images(images: Path, masks: Path, *, follow_links: bool = False) -> list[Pair]:
     """Each image with its mask. Raises DataError where one is alone or cannot be used, and where there are none."""
-    matching = match_folders(images, masks)
+    matching = match_folders(images, masks, follow_links=follow_links)
     _raise_errors(matching.findings)
     _require(matching.pairs, images)
     return matching.pairs
 
 
-def pair_predictions(predictions: Path, masks: Path) -> list[Pair]:
+def pair_predictions(predictions: Path, masks: Path, *, follow_links: bool = False) -> list[Pair]:
     """Each mask with the prediction of its relative stem (x.png, x_mask.png and x_label.png with x.png).
 
     What else lies in `predictions` is passed over; so is x.npy beside an x of another kind: it holds probabilities.
     Raises DataError that lists the masks without a prediction, and where a stem occurs twice, a mask is no image file
     or there are no masks.
     """
-    files, findings = list_images(masks)
+    files, findings = list_images(masks, follow_links=follow_links)
     _raise_errors(findings)
     _require(files, masks)
-    predicted = _by_stem(_without_probabilities(list_images(predictions)[0]), predictions)
+    others, _ = list_images(predictions, follow_links=follow_links)
+    predicted = _by_stem(_without_probabilities(others), predictions)
     pairs, missing = [], []
     taken: dict[str, Path] = {}
     for stem, mask in _by_stem(files, masks).items():

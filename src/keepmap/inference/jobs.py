@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from keepmap.config import LONGEST_NAME
 from keepmap.data import headers
 from keepmap.data.pairing import list_images
 from keepmap.data.zarr_image import is_zarr_folder
@@ -64,7 +65,8 @@ def plan_outputs(
         if not path.exists():
             raise DataError(f"{path} does not exist.", expected="an image file, or a folder of them")
         if path.is_dir() and not _is_zarr(path):
-            files, findings = list_images(path, without=out if out.is_dir() and not _same(out, path) else None)
+            without = out if out.is_dir() and not _same(out, path) else None
+            files, findings = list_images(path, without=without, follow_links=options.follow_links)
             images.update({file: file.relative_to(path) for file in files})
             failures += [Failure(Path(f.file), f.to_error()) for f in findings if f.severity == "error"]
         else:
@@ -116,6 +118,11 @@ def _without_clashes(jobs: Sequence[Job]) -> list[Job]:
         if all(owners.get(path.resolve()) == resolved for path in job.outputs):
             continue
         for path in job.outputs:
+            if (length := len(os.fsencode(path.name))) > LONGEST_NAME:
+                raise OutputError(
+                    f"{path} has a name that is too long.", found=f"{length} bytes",
+                    expected=f"at most {LONGEST_NAME}", do="rename the image",
+                )
             other = owners.setdefault(path.resolve(), resolved)
             if other != resolved:
                 raise OutputError(
@@ -146,8 +153,8 @@ def failed(failures: Sequence[Failure], total: int) -> InputError:
     """The error for the inputs that could not be predicted: the only one as it is, several as a list."""
     if total == 1:
         return failures[0].error
+    shown = first_few([str(failure.error) for failure in failures], "\n")
     return DataError(
-        f"{len(failures)} of {total} images could not be predicted; the others are done.",
-        found=first_few([failure.error.summary for failure in failures], "\n"),
+        f"{len(failures)} of {total} images could not be predicted; the others are done.\n{shown}",
         do="mend or remove these files and predict them again",
     )

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keepmap.config import from_dict, not_written, read_json, to_dict, write_json, write_text
+from keepmap.config import from_dict, hidden_beside, not_written, read_json, to_dict, write_json, write_text
 from keepmap.data.sinks import hidden_file
 from keepmap.errors import InputError, OutputError, RunError
 from keepmap.inference.jobs import Job
@@ -142,7 +142,7 @@ def _stamp(path: Path) -> list[int] | None:
 
 
 def _state_file(job: Job) -> Path:
-    return job.mask.with_name(f".{job.mask.name}.state")
+    return hidden_beside(job.mask, ".state")
 
 
 def _short(values: Any, others: Any) -> str:

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
+from keepmap.data.masks import read_mask
 from keepmap.data.pillow_image import PillowImage
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
@@ -22,6 +23,8 @@ from keepmap.protocols import Geometry
 RNG = np.random.default_rng(0)
 GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
 RGB = RNG.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+COLOUR_TYPES = ((0, 1), (2, 3), (4, 2), (6, 4))
+"""Of PNG, with samples a pixel: grey, colour, grey with alpha, colour with alpha."""
 
 
 def png(path: Path, width: int, height: int, depth: int, colour: int, raw: bytes) -> Path:
@@ -70,6 +73,30 @@ def test_16_bits_are_kept_in_grey_and_in_colour(tmp_path: Path) -> None:
     opaque = np.concatenate([colour, np.full((3, 5, 1), 65535, np.uint16)], axis=2)
     (tmp_path / "alpha.png").write_bytes(imagecodecs.png_encode(opaque))
     assert np.array_equal(read(tmp_path / "alpha.png"), colour.transpose(2, 0, 1))
+
+
+@given(st.data())
+@settings(max_examples=40, deadline=None)
+def test_a_png_of_any_bit_depth_and_colour_type_is_read_as_it_is_stored(
+    tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Written by hand: grey of less than 8 bits is stretched in an image and is not in a mask."""
+    kinds = [(0, 1, 1), (0, 1, 2), (0, 1, 4), *((*kind, depth) for kind in COLOUR_TYPES for depth in (8, 16))]
+    colour, samples, depth = data.draw(st.sampled_from(kinds))
+    height, width = data.draw(st.tuples(st.integers(1, 20), st.integers(1, 20)))
+    random = np.random.default_rng(data.draw(st.integers(0, 9)))
+    stored = random.integers(0, 2**depth, (height, width, samples), dtype=np.uint16)
+    if colour >= 4:
+        stored[..., -1] = 2**depth - 1
+    bits = np.unpackbits(stored.astype(">u2").reshape(height, -1, 1).view(np.uint8), axis=2)[..., 16 - depth :]
+    raw = b"".join(b"\0" + np.packbits(row).tobytes() for row in bits)
+    path = png(tmp_path_factory.mktemp("depth") / "x.png", width, height, depth, colour, raw)
+    pixels = stored[..., : 3 if colour in (2, 6) else 1]
+    found = read(path)
+    assert found.dtype == (np.uint16 if depth == 16 else np.uint8)
+    assert np.array_equal(found, pixels.transpose(2, 0, 1) * (255 // (2**depth - 1) if depth < 8 else 1))
+    if len(found) == 1:
+        assert np.array_equal(read_mask(path), stored[..., 0])
 
 
 @pytest.mark.parametrize("colours", [1, 3])

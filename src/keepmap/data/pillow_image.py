@@ -38,17 +38,20 @@ _CHANNELS = {"1": 1, "L": 1, "LA": 1, "I": 1, "I;16": 1, "P": 3, "RGB": 3, "RGBA
 
 _LIBPNG_SIDE = 1_000_000  # pixels: libpng refuses longer sides
 _DEPTH_BYTE = 24  # of a PNG file: bits per sample, since the header chunk always comes first
+_COLOUR_BYTE = 25  # 0 grey, 4 grey with alpha; Pillow takes the latter for colour if it has 16 bits
 
 
 class Opened(NamedTuple):
     """A file whose header was read and whose pixels were not, at the frame to read.
 
-    depth: bits per sample. orientation: EXIF, 1..8. lossy: whether its compression changes values.
+    depth: bits per sample. grey: whether a PNG file has no colours. orientation: EXIF, 1..8. lossy: whether its
+    compression changes values.
     """
 
     image: ImageFile
     kind: str
     depth: int
+    grey: bool
     orientation: int
     lossy: bool
 
@@ -70,9 +73,10 @@ def opened(path: Path, options: ImageOptions = ImageOptions()) -> Iterator[Opene
         with _DECODERS[kind](path) as image:
             _go_to_frame(path, image, options)
             depth = head[_DEPTH_BYTE] if kind == headers.PNG else 8
+            grey = kind == headers.PNG and head[_COLOUR_BYTE] in (0, 4)
             orientation = headers.exif_orientation(image.info.get("exif", b""))
             lossy = kind == headers.JPEG or (kind == headers.WEBP and _is_lossy_webp(path.read_bytes()))
-            yield Opened(image, kind, depth, orientation, lossy)
+            yield Opened(image, kind, depth, grey, orientation, lossy)
     except KeepmapError:
         raise
     except Exception as error:
@@ -151,7 +155,8 @@ class PillowImage:
             self.orientation = file.orientation
             if headers.turns(file.orientation):
                 width, height = height, width
-            self.shape = (3 if file.kind == headers.GIF else _CHANNELS[mode], height, width)
+            channels = 3 if file.kind == headers.GIF else 1 if file.grey else _CHANNELS[mode]
+            self.shape = (channels, height, width)
             self.dtype = np.dtype(np.uint16 if file.depth == 16 else np.uint8)
             self.geometry = headers.orient_geometry(_geometry(file), file.orientation)
 

@@ -35,6 +35,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python benchmarks/damage.py
 	$(BIN)/python benchmarks/demo.py
 	$(BIN)/python benchmarks/survival.py
+	$(BIN)/python benchmarks/serving.py
 	$(BIN)/python benchmarks/accuracy.py $(DATA) nuclei camvid $(if $(BASELINE),--baseline $(BASELINE))
 	$(BIN)/python benchmarks/planning.py $(DATA)
 	$(BIN)/python benchmarks/assemble.py
@@ -59,5 +60,5 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/.python
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) --editable '.[pretrained,timm,zarr,onnx,openvino,tensorboard,dev]'
+	$(PIP) --editable '.[pretrained,timm,zarr,onnx,openvino,tensorboard,serve,dev]'
 	touch $@

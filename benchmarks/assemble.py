@@ -250,6 +250,42 @@ def survival(results: Sequence[Result]) -> str:
     return f"## Trainings that survive\n\n{table(['', 'tried', 'survived'], rows)}\n{provenance(results)}"
 
 
+def serving(results: Sequence[Result]) -> str:
+    """Speed of the server beside a plain loop, and what it bore."""
+    parts = {result["name"].removeprefix("serving-"): result for result in results}
+    lines = ["## Served\n"]
+    if speed := parts.get("throughput"):
+        rate, share = speed["rate"], speed["share"]
+        rows = [
+            ["the predictor in a plain loop", number(rate["loop"], 1), "1.00", "", "", ""],
+            ["with files read and masks written", number(rate["files"], 1), number(share["files"], 2), "", "", ""],
+        ]
+        for clients, times in speed["latency"].items():
+            who = f"{clients} client{'s' if clients != '1' else ''}"
+            shown = [number(1000 * seconds, 0) for seconds in times]
+            rows.append([who, number(rate[clients], 1), number(share[clients], 2), *shown])
+        head = ["", "images per second", "of the loop", "median, ms", "90 %, ms", "99 %, ms"]
+        size = f"{speed['side']}x{speed['side']}"
+        batches = speed["batches"][size]
+        lines.append(f"{table(head, rows)}\nImages of {size}, {speed['precision']}; batches: {batches}.\n")
+    if held := parts.get("memory"):
+        first, last = (number(held["resident"][place] / 2**20, 0) for place in (0, -1))
+        tenth = held["requests"] // 10
+        lines.append(f"* Memory: {first} MiB after {tenth} requests, {last} MiB after {held['requests']}.")
+    if bad := parts.get("malformed"):
+        right, rounds = bad["good_after"]
+        lines.append(
+            f"* Malformed requests: {bad['tried']} sent, {bad['refused']} answered with a 4xx; "
+            f"{right} of {rounds} good ones in between answered as before."
+        )
+    if many := parts.get("crowd"):
+        same = f"{many['same']} of {many['answers']} answers the same bytes"
+        lines.append(f"* {many['clients']} clients at once: {same}.")
+    if kills := parts.get("killed"):
+        lines.append(f"* Kills in the middle of a job: {kills['tried']}; ended right by the next: {kills['right']}.")
+    return "\n".join([*lines, f"\n{provenance(results)}"])
+
+
 def metrics(results: Sequence[Result]) -> str:
     """What scores cost."""
     result = results[0]
@@ -331,6 +367,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "damage": damage,
     "planning": planning,
     "survival": survival,
+    "serving": serving,
     "metrics": metrics,
 }
 """Beginning of the result files' names -> the section made of them, in the order of the page."""

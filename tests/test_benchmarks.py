@@ -259,6 +259,15 @@ RESULTS: dict[str, dict[str, Any]] = {
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
     "check": CHECK,
     "damage": {"rows": [PAIR]},
+    "serving-throughput": {
+        "side": 512, "rate": {"loop": 10.0, "files": 9.0, "1": 8.0, "4": 9.5}, "precision": "bfloat16",
+        "share": {"files": 0.9, "1": 0.8, "4": 0.95}, "latency": {"1": [0.1, 0.12, 0.2], "4": [0.4, 0.5, 0.6]},
+        "batches": {"512x512": "together"},
+    },
+    "serving-malformed": {"tried": 500, "refused": 500, "good_after": [25, 25]},
+    "serving-memory": {"requests": 2000, "resident": [600 << 20, 610 << 20]},
+    "serving-crowd": {"clients": 32, "answers": 320, "same": 320},
+    "serving-killed": {"tried": 5, "right": 5},
     "survival-saves": {"what": "Kills of a process", "tried": 50, "survived": 49, "saves": 7},
     "export": {
         "images": 2, "side": 64, "precision": "bfloat16", "openvino": "2026.4.1", "over_bare": 1.05, "int8_faster": 1.5,
@@ -299,7 +308,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 12
+    assert page.count("\n## ") == 13
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
@@ -310,6 +319,8 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "| classic U-Net | 1.20 | 0.40 | 3.00 (2.90 to 3.10) | 6.1% | 0.75 |" in page
     assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
     assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
+    assert "| 4 clients | 9.5 | 0.95 | 400 | 500 | 600 |" in page
+    assert "500 answered with a 4xx; 25 of 25 good ones" in page and "320 of 320 answers the same bytes" in page
     assert "| surfaces: MONAI | 800 | 10.00 |" in page
     assert "0.83 of the matrix product" in page
     assert f"torch {torch.__version__}" in page

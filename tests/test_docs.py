@@ -106,7 +106,7 @@ def test_pictures_are_there_shown_and_small() -> None:
     assert sum(kept.values()) < PICTURES_BYTES
 
 
-@pytest.mark.parametrize("name", ["how-it-works.md", "metrics.md", "networks.md", "scaling.md"])
+@pytest.mark.parametrize("name", ["how-it-works.md", "metrics.md", "networks.md", "scaling.md", "serving.md"])
 def test_links_lead_somewhere(name: str) -> None:
     text = (DOCS / name).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in link]

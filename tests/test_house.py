@@ -30,7 +30,7 @@ ORDER = (
     ("planning", "runtime", "runs"),
     ("inference", "weights"),
     ("training", "evaluation", "artefacts"),
-    ("reporting",),
+    ("reporting", "serving"),
     ("api",),
     ("cli",),
 )

@@ -27,6 +27,7 @@ OPTIONS_OF = {
     "export": options.ExportOptions,
     "bench": options.BenchOptions,
     "load": options.ComputeOptions,
+    "serve": options.ServeOptions,
 }
 
 

@@ -19,6 +19,7 @@ from keepmap.data.drawn import draw_dataset
 from keepmap.external import available
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.encoders import build_encoder
+from keepmap.serving import server
 from keepmap.weights.sources import SOURCES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,8 @@ def shortened(words: list[str]) -> list[str]:
     verb, *rest = words
     if verb == "export":
         return [verb, "deep", *rest[1:]]
+    if verb == "serve":
+        return [verb, *rest, "--port", "0"]
     kept = [w for i, w in enumerate(rest) if w not in LENGTHS and (i == 0 or rest[i - 1] not in LENGTHS)]
     if verb in ("plan", "train") and "--resume" not in rest:
         return [verb, *kept, *SHORT]
@@ -74,9 +77,12 @@ def test_every_keepmap_command_runs(
 ) -> None:
     row = SpeedRow("OpenVINO", "float32", "one pass", 1, 1.0, 1)
     monkeypatch.setattr(benching, "_in_own_process", lambda task: row)
-    exported = all(map(available, ("openvino", "onnxscript")))
+    monkeypatch.setattr(server, "check_together", lambda *_: {})
+    monkeypatch.setattr(server.Server, "run", lambda self: None)
+    monkeypatch.setenv("KEEPMAP_CACHE", str(desk / "cache"))
+    exported, served = (all(map(available, names)) for names in (("openvino", "onnxscript"), ("fastapi", "uvicorn")))
     for program, *words in commands():
-        if program == "keepmap" and (exported or "deployed" not in words):
+        if program == "keepmap" and (exported or "deployed" not in words) and (served or words[0] != "serve"):
             code = main(shortened(words))
             assert code == 0, f"keepmap {shlex.join(shortened(words))}: {capsys.readouterr()}"
     assert (desk / "scores.json").stat().st_size > 0

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         load,
         plan,
         predict,
+        serve,
         train,
     )
 
@@ -45,6 +46,7 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "serve",
     "train",
 ]
 

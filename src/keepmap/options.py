@@ -124,6 +124,27 @@ class PredictOptions(ComputeOptions, ImageOptions):
 
 
 @dataclass(frozen=True)
+class ServeOptions(ComputeOptions):
+    """Options of `keepmap serve`."""
+
+    host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all, which needs --token")
+    port: int = option(8000, "port to listen on; 0: any that is free")
+    token: str | None = option(None, "secret that every client has to send")
+    names: str | None = option(None, "names under which a proxy makes it known, with commas")
+    state: str | None = option(None, "folder for uploads and jobs; default: one in the cache for this model and port")
+    queue: int = option(64, "predictions that may wait; others are told to come again")
+    connections: int = option(128, "connections that may be open")
+    receive: str = option("20s", "time to send a request, before which it may be slower than 100 kB a second")
+    max_bytes: str = option("100M", "most bytes of a request")
+    max_pixels: int = option(100_000_000, "most pixels of a file that has to be decoded whole")
+    max_job_bytes: str = option("8G", "most bytes of a job")
+    max_job_pixels: int = option(2_000_000_000, "most pixels of a job")
+    decode_time: str = option("20s", "time in which an image has to be decoded")
+    decode_memory: str = option("2G", "memory in which an image has to be decoded")
+    keep: str = option("24h", "how long results of jobs are kept")
+
+
+@dataclass(frozen=True)
 class ScoreOptions(ImageOptions, LabelOptions):
     """Which scores are computed, and over what their intervals are. Raises OptionError."""
 

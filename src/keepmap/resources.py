@@ -124,9 +124,18 @@ def free_memory() -> int:
 
 def peak_memory() -> int | None:
     """Bytes that this process has held resident at most; None where the system does not tell."""
+    return _of_status("VmHWM")
+
+
+def resident_memory() -> int | None:
+    """Bytes that this process holds resident; None where the system does not tell."""
+    return _of_status("VmRSS")
+
+
+def _of_status(name: str) -> int | None:
     status = Path("/proc/self/status")
     rows = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
-    return int(rows["VmHWM"].split()[0]) * 1024 if "VmHWM" in rows else None
+    return int(rows[name].split()[0]) * 1024 if name in rows else None
 
 
 def _cgroup_words(name: str) -> list[str]:

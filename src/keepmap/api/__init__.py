@@ -8,6 +8,7 @@ from keepmap.api.deployment import bench, export
 from keepmap.api.models import build_model, check_segmenter, describe_network, list_models
 from keepmap.api.prediction import compare, evaluate, load, predict
 from keepmap.api.sample import demo
+from keepmap.api.serving import serve
 from keepmap.api.training import import_weights, plan, train
 
 __all__ = [
@@ -26,5 +27,6 @@ __all__ = [
     "load",
     "plan",
     "predict",
+    "serve",
     "train",
 ]

@@ -25,11 +25,12 @@ from keepmap.cli.import_weights import import_weights
 from keepmap.cli.models import models
 from keepmap.cli.plan import plan
 from keepmap.cli.predict import predict
+from keepmap.cli.serve import serve
 from keepmap.cli.train import train
 from keepmap.errors import Interrupted, KeepmapError, OptionError, OutputError, nearest
 from keepmap.resources import process_rank
 
-COMMANDS = (check, convert, plan, train, evaluate, compare, predict, export, import_weights, bench, demo, models)
+COMMANDS = (check, convert, plan, train, evaluate, compare, predict, serve, export, import_weights, bench, demo, models)
 
 
 class _Commands(TyperGroup):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from keepmap.config import write_text
 from keepmap.data import headers
 from keepmap.data.images import open_image
+from keepmap.data.labels import LabelSet
 from keepmap.data.sinks import LabelSink, ProbabilitySink, open_probabilities, open_sink, write_array
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.inference.batching import Batches
@@ -249,13 +250,10 @@ class _Work:
     ) -> tuple[LabelSink, ProbabilitySink | None]:
         """Of the mask and, where they are wanted, of the probabilities."""
         job, source, labels = read.job, read.source, self._predictor.labels
-        size = source.shape[1:]
-        blank = None if source.nodata is None else labels.blank
-        dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
-        sink = stack.enter_context(open_sink(job.mask, size, dtype, source.geometry, blank, written))
+        sink = stack.enter_context(open_mask(job.mask, source, labels, written))
         if job.probabilities is None:
             return sink, None
-        kind, shape = self._options.probability_type, (labels.count, *size)
+        kind, shape = self._options.probability_type, (labels.count, *source.shape[1:])
         return sink, stack.enter_context(open_probabilities(job.probabilities, shape, kind, written))
 
     def _saved(self, job: Job, sink: LabelSink, values: LabelSink | None, way: Way, position: Position) -> None:
@@ -267,3 +265,15 @@ class _Work:
                 each.flush()
         self._record.save(job, State(way, position, sink.written))
         self._next_saving = time.monotonic() + _SAVED_EVERY
+
+
+def open_mask(
+    path: Path, source: ArraySource, labels: LabelSet, written: int | None = None
+) -> AbstractContextManager[LabelSink]:
+    """The sink at `path` for the mask of `source`: of its size, with its geometry, in a type that holds every value.
+
+    written: as of `open_sink`.
+    """
+    blank = None if source.nodata is None else labels.blank
+    dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
+    return open_sink(path, source.shape[1:], dtype, source.geometry, blank, written)

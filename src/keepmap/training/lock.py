@@ -33,8 +33,18 @@ def locked(run: RunFolder, progress: Progress) -> Iterator[None]:
     Raises RunError with the process that does so already, OutputError where the folder cannot be written. A file
     system that has no locks is said, and not locked.
     """
-    path = run.lock_file
-    file = _take(path, progress)
+    refused = f"Another process is training into {run.path}.", "wait for its end, or stop it and go on with --resume"
+    with held(run.lock_file, progress, refused):
+        yield
+
+
+@contextlib.contextmanager
+def held(path: Path, progress: Progress, refused: tuple[str, str]) -> Iterator[None]:
+    """Hold the lock of the file at `path`, which is made and removed, for as long as the block lasts.
+
+    refused: summary and remedy of the RunError where another process holds it. Raises OutputError too.
+    """
+    file = _take(path, progress, refused)
     _HELD.add(file)
     try:
         yield
@@ -54,7 +64,7 @@ def let_go_in_child() -> None:
         os.close(_HELD.pop())
 
 
-def _take(path: Path, progress: Progress) -> int:
+def _take(path: Path, progress: Progress, refused: tuple[str, str]) -> int:
     """The descriptor of the file at `path`, made where there is none, with the lock on it and our id in it."""
     while True:
         try:
@@ -66,13 +76,9 @@ def _take(path: Path, progress: Progress) -> int:
         except (BlockingIOError, PermissionError) as error:
             holder = os.read(file, 20).decode("ascii", "replace").strip()
             os.close(file)
-            raise RunError(
-                f"Another process is training into {path.parent}.",
-                found=f"process {holder or 'of unknown id'}",
-                do="wait for its end, or stop it and go on with --resume",
-            ) from error
+            raise RunError(refused[0], found=f"process {holder or 'of unknown id'}", do=refused[1]) from error
         except OSError as error:
-            progress.say(f"note    {path} cannot be locked ({error.strerror}): let nothing else train here")
+            progress.say(f"note    {path} cannot be locked ({error.strerror}): let nothing else use it")
         if _is_at(file, path):
             with contextlib.suppress(OSError):  # a full disk: the lock holds without our id
                 os.ftruncate(file, 0)

@@ -1,0 +1,97 @@
+"""Connections that say nothing: so many at once, so long until the head of a request is there.
+
+Knows the protocol class of uvicorn, and nothing of what is asked.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keepmap import external
+
+PURPOSE = "keepmap serve"
+HEAD_BYTES = 16384
+"""Bytes that the head of a request may have."""
+
+_SLOW = (
+    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 36\r\nconnection: close\r\n\r\n"
+    b"The request did not arrive in time.\n"
+)
+_MANY = (
+    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\ncontent-length: 27\r\nretry-after: 5\r\n"
+    b"connection: close\r\n\r\nToo many connections here.\n"
+)
+
+
+def protocol(most: int, seconds: float) -> type[Any]:
+    """uvicorn's protocol over h11 for `most` connections at once, each with `seconds` for the head of a request.
+
+    What is no HTTP is answered with 400, what is too slow with 408, who is too many with 429. Raises MissingPackage.
+    """
+    h11 = external.load("h11", PURPOSE)
+    base: type[Any] = external.load("uvicorn.protocols.http.h11_impl", PURPOSE).H11Protocol
+    settings = {"base": base, "most": most, "seconds": seconds, "nonsense": h11.LocalProtocolError}
+    return type("Protocol", (_Bounded, base), settings)
+
+
+class _Bounded:
+    """What is added to uvicorn's protocol, of which `self` is one."""
+
+    base: Any
+    most: int
+    seconds: float
+    nonsense: type[Exception]
+
+    def connection_made(self: Any, transport: Any) -> None:
+        """Begin to wait for a head, or refuse the connection."""
+        self.base.connection_made(self, transport)
+        self.waits = None
+        if len(self.connections) > self.most:
+            self.leave(_MANY)
+        else:
+            self.wait()
+
+    def connection_lost(self: Any, exc: Exception | None) -> None:
+        """Wait no more."""
+        self.stop_waiting()
+        self.base.connection_lost(self, exc)
+
+    def data_received(self: Any, data: bytes) -> None:
+        """Take some bytes; the time runs until they make a head."""
+        if self.transport.is_closing():
+            return
+        before = self.cycle
+        try:
+            self.base.data_received(self, data)
+        except self.nonsense:  # in the middle of an answer
+            self.transport.abort()
+        if self.cycle is not before:
+            self.stop_waiting()
+
+    def on_response_complete(self: Any) -> None:
+        """The next head has its own time."""
+        self.base.on_response_complete(self)
+        if not self.transport.is_closing() and self.waits is None:
+            self.wait()
+
+    def wait(self: Any) -> None:
+        """Give the head its time from now on."""
+        self.waits = self.loop.call_later(self.seconds, self.too_slow)
+
+    def stop_waiting(self: Any) -> None:
+        """The head is there, or the connection gone."""
+        if self.waits is not None:
+            self.waits.cancel()
+            self.waits = None
+
+    def too_slow(self: Any) -> None:
+        """Close a connection without a head; with words where one was begun, or never."""
+        self.waits = None
+        if self.cycle is None or self.cycle.response_complete:
+            self.leave(_SLOW if self.cycle is None or self.conn.trailing_data[0] else b"")
+
+    def leave(self: Any, words: bytes) -> None:
+        """Say some last words."""
+        if not self.transport.is_closing():
+            self.transport.write(words)
+            self.transport.close()

@@ -1,0 +1,172 @@
+"""A process that decodes images of strangers and nothing else: python -m keepmap.serving.decoder.
+
+Reads a task in JSON a line from stdin and answers with a line of JSON. Loads no network. Where the system can fork,
+each image has a child of its own with limits on its memory and its time.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from keepmap.data import headers
+from keepmap.data.images import open_image
+from keepmap.errors import DataError, KeepmapError
+from keepmap.options import ImageOptions
+from keepmap.protocols import ArraySource
+
+if sys.platform != "win32":
+    import resource
+
+ALLOWED = (headers.PNG, headers.JPEG, headers.WEBP, headers.BMP, headers.TIFF)
+"""Kinds of file that are decoded, told by their first bytes."""
+
+FORMATS = "PNG, JPEG, WebP, BMP or TIFF"
+COMPRESSIONS = (1, 5, 7, 8, 32773, 32946, 50000)
+"""Of a TIFF: none, LZW, JPEG, Deflate, PackBits, Deflate as it was first numbered, Zstandard."""
+
+_BAND = 1024
+"""Rows that are decoded at a time."""
+_LONGEST = 1 << 20
+"""Characters that an answer may have: GeoTIFF tags are in it."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One image to decode.
+
+    path: the upload. target: file for the pixels (H, W, C), bare. frame: as `ImageOptions`. max_pixels: of any image;
+    whole_pixels: of one that has to be decoded whole. seconds, memory_bytes: that its process may take.
+    """
+
+    path: str
+    target: str
+    frame: int | None
+    max_pixels: int
+    whole_pixels: int
+    seconds: float
+    memory_bytes: int
+
+
+class Foreign(DataError):
+    """A file of another kind than those that are decoded."""
+
+
+def decode(task: Task) -> dict[str, Any]:
+    """Write the pixels of an image and return what else its file says, as JSON can hold it. Raises DataError."""
+    path = Path(task.path)
+    head = headers.read_head(path)
+    kind = headers.kind_of(head)
+    if kind not in ALLOWED:
+        raise Foreign(
+            "The file is of a format that is not taken.", found=headers.describe_head(head), expected=FORMATS,
+            do="save it as PNG or TIFF",
+        )
+    source = open_image(path, ImageOptions(task.frame, task.whole_pixels), kind)
+    if kind == headers.TIFF:
+        _require_known_compressions(path)
+    channels, height, width = source.shape
+    headers.require_pixels(path, height, width, task.max_pixels, channels)
+    with Path(task.target).open("wb") as file:
+        for row in range(0, height, _BAND):
+            part = source.read((slice(row, min(row + _BAND, height)), slice(0, width)))
+            file.write(np.ascontiguousarray(np.moveaxis(part, 0, -1)).data)
+    return _facts(source, kind)
+
+
+def _facts(source: ArraySource, kind: str) -> dict[str, Any]:
+    geometry = source.geometry
+    return {
+        "kind": kind, "shape": source.shape, "dtype": source.dtype.name, "orientation": source.orientation,
+        "nodata": None if source.nodata is None else float(source.nodata), "spacing": geometry.spacing,
+        "unit": geometry.unit, "origin": geometry.origin, "tags": geometry.tags,
+    }  # fmt: skip
+
+
+def _require_known_compressions(path: Path) -> None:
+    with tifffile.TiffFile(path, _multifile=False) as file:
+        unknown = {int(series.keyframe.compression) for series in file.series} - {*COMPRESSIONS}
+    if unknown:
+        raise DataError(
+            f"{path} is compressed in a way that is not taken.", found=f"TIFF compression {min(unknown)}",
+            expected="none, LZW, JPEG, Deflate, PackBits or Zstandard", do="save it with one of these",
+        )
+
+
+def answer(task: Task) -> str:
+    """The line for a task: what `decode` returns, or the words of its error, without the name of any file."""
+    try:
+        facts = decode(task)
+    except KeepmapError as error:
+        texts = {name: _told(str(getattr(error, name)), task) for name in ("summary", "found", "expected", "do")}
+        return json.dumps({"error": texts, "foreign": isinstance(error, Foreign)})
+    line = json.dumps(facts)
+    if len(line) > _LONGEST:
+        return json.dumps({"error": {"summary": "The image has tags that are too long to be handed on."}})
+    return line
+
+
+def _told(text: str, task: Task) -> str:
+    """A message in the words of the API: options of the command line are parameters there."""
+    if "--max-pixels" in text:
+        return "make it smaller, or cut it into parts"
+    path = Path(task.path)
+    named = text.replace(str(path), "The image", 1) if text.startswith(str(path)) else text
+    return named.replace(str(path), "the image").replace(path.name, "the image").replace("--frame N", "frame=N")
+
+
+def _limit(task: Task) -> None:
+    """Bound what this process may take from now on; the system ends it where it wants more."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, task.seconds)
+    held = Path("/proc/self/statm")
+    if held.exists():
+        room = int(held.read_text().split()[0]) * resource.getpagesize() + task.memory_bytes
+        room += Path(task.path).stat().st_size
+        resource.setrlimit(resource.RLIMIT_AS, (room, room))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _apart(task: Task) -> str:
+    """The line for a task, made in a child of this process; where it died, how."""
+    read, write = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.close(read)
+            _limit(task)
+            with os.fdopen(write, "w") as pipe:
+                pipe.write(answer(task))
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        line = pipe.read(_LONGEST + 1)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code == 0:
+        return line
+    slow = code == -signal.SIGALRM
+    found = f"more than {task.seconds:g} s" if slow else "its decoder ended before it was done"
+    error = {"summary": "The image cannot be decoded.", "found": found, "expected": "a whole image of common size"}
+    return json.dumps({"error": error})
+
+
+def main() -> None:
+    """Answer each task on stdin until it ends."""
+    apart = hasattr(os, "fork")
+    for line in sys.stdin:
+        task = Task(**json.loads(line))
+        sys.stdout.write((_apart(task) if apart else answer(task)) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

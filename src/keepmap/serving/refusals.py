@@ -1,0 +1,53 @@
+"""What a request is refused with: a status and the found, expected, do of every message.
+
+Does not decide what is refused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from keepmap.errors import InputError, KeepmapError
+
+JSON = "application/json"
+
+
+class Refusal(Exception):
+    """A request that is not served. status: of HTTP, 400 or above; error: why; headers: more for the answer."""
+
+    def __init__(self, status: int, error: KeepmapError, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(error.summary)
+        self.status = status
+        self.error = error
+        self.headers = dict(headers or {})
+
+
+def refusal(
+    status: int, summary: str, *, found: str = "", expected: str = "", do: str = "", **headers: str
+) -> Refusal:
+    """A Refusal in one line; headers: Retry_After="1" becomes Retry-After: 1."""
+    error = InputError(summary, found=found, expected=expected, do=do)
+    return Refusal(status, error, {name.replace("_", "-"): value for name, value in headers.items()})
+
+
+def as_refusal(error: KeepmapError) -> Refusal:
+    """What an image that cannot be predicted is answered with: 422 where the input is wrong, else 503."""
+    return Refusal(422 if isinstance(error, InputError) and error.exit_code == 2 else 503, error)
+
+
+def error_fields(error: KeepmapError) -> dict[str, str]:
+    """The message of an error as the API gives it; details that are empty are left out."""
+    fields = {name: str(getattr(error, name)) for name in ("summary", "found", "expected", "do")}
+    return {name: text for name, text in fields.items() if text}
+
+
+def body_of(refused: Refusal) -> bytes:
+    """The JSON that a refusal is answered with."""
+    return encode({"error": error_fields(refused.error)})
+
+
+def encode(values: Mapping[str, Any]) -> bytes:
+    """JSON in UTF-8; what is no number is null."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")

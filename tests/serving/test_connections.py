@@ -1,0 +1,39 @@
+"""Connections that say nothing, too much, or are too many."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from typing import Any
+
+
+def read(client: socket.socket) -> bytes:
+    answer = b""
+    with contextlib.suppress(OSError):
+        while part := client.recv(65536):
+            answer += part
+    return answer
+
+
+def test_silent_and_slow_heads_are_ended(strict: Any) -> None:
+    for sent in (b"", b"GET / HTTP/1.1\r\nHost: loc"):
+        with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as client:
+            client.sendall(sent)
+            assert read(client).startswith(b"HTTP/1.1 408")
+
+
+def test_nonsense_and_long_heads_are_refused(strict: Any) -> None:
+    for sent in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40000):
+        with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as client:
+            with contextlib.suppress(OSError):
+                client.sendall(sent)
+            assert read(client)[:12] in (b"HTTP/1.1 400", b"HTTP/1.1 431")
+    assert strict("GET", "/healthz")[0] == 200
+
+
+def test_one_too_many_is_told_so(strict: Any) -> None:
+    with contextlib.ExitStack() as stack:
+        address = ("127.0.0.1", strict.port)
+        held = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(4)]
+        assert read(held[-1]).startswith(b"HTTP/1.1 429")
+    assert strict("GET", "/healthz")[0] == 200

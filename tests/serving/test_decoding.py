@@ -1,0 +1,63 @@
+"""Decoders answer in order; one that is stuck or dead is replaced, and the next image is decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from keepmap.data.images import open_image
+from keepmap.errors import DataError
+from keepmap.serving.decoder import Task
+from keepmap.serving.decoding import Decoded, Decoders
+from keepmap.serving.tickets import Cancelled, Ticket
+
+
+def test_a_stuck_and_a_dead_decoder_are_replaced(images: Path, tmp_path: Path) -> None:
+    def task(name: str) -> Task:
+        return Task(str(images / name), str(tmp_path / name), None, 10_000, 10_000, 5.0, 1 << 30)
+
+    async def all_of_it() -> tuple[Decoded, Decoded, int]:
+        decoders = Decoders(1)
+        await decoders.start()
+        first = await decoders.decode(task("a.png"), Ticket())
+        process = await decoders._idle.get()
+        os.kill(process.pid, signal.SIGSTOP)
+        decoders._idle.put_nowait(process)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(decoders.decode(task("a.png"), Ticket()), 0.05)
+        process = await decoders._idle.get()
+        process.kill()
+        await process.wait()
+        decoders._idle.put_nowait(process)
+        with pytest.raises(DataError, match="cannot be decoded"):
+            await decoders.decode(task("a.png"), Ticket())
+        last = await decoders.decode(task("e.tif"), Ticket())
+        await decoders.close()
+        return first, last, decoders.killed
+
+    first, last, killed = asyncio.run(all_of_it())
+    for found, name in ((first, "a.png"), (last, "e.tif")):
+        source = open_image(images / name)
+        np.testing.assert_array_equal(found.read(), source.read())
+        assert (found.geometry, found.shape, found.dtype) == (source.geometry, source.shape, source.dtype)
+    assert killed == 2
+
+
+def test_reading_ends_where_the_request_was_cancelled(tmp_path: Path) -> None:
+    (tmp_path / "pixels").write_bytes(bytes(12))
+    facts = {
+        "kind": "PNG", "shape": [3, 2, 2], "dtype": "uint8", "orientation": 1, "nodata": None, "spacing": None,
+        "unit": "", "origin": [0, 0], "tags": [[33550, 12, 3, [1.0, 1.0, 0.0]]],
+    }  # fmt: skip
+    ticket = Ticket()
+    decoded = Decoded(tmp_path / "pixels", facts, ticket)
+    assert decoded.read((slice(0, 1), slice(0, 2))).shape == (3, 1, 2)
+    assert decoded.geometry.tags == ((33550, 12, 3, (1.0, 1.0, 0.0)),)
+    ticket.cancel()
+    with pytest.raises(Cancelled):
+        decoded.read()

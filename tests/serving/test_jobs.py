@@ -1,0 +1,92 @@
+"""Jobs go on after a restart, whatever the last process left; they can be stopped, and go when they are old."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+from keepmap.config import to_dict, write_json
+from keepmap.serving.jobs import FORMAT, Job
+from keepmap.serving.wishes import Wish
+
+DONE, OLD, HALF = (letter * 32 for letter in "abc")
+
+
+def leave(folder: Path, job: Job, upload: Path) -> None:
+    """What a process that was killed in the middle of a job leaves behind."""
+    (folder / "jobs" / job.id / "work").mkdir(parents=True)
+    (folder / "jobs" / job.id / "work" / "pixels").write_bytes(b"half")
+    shutil.copy(upload, folder / "jobs" / job.id / "upload")
+    write_json(folder / "jobs" / job.id / "job.json", to_dict(job), format=FORMAT)
+
+
+def until_ended(client: Any, number: str) -> dict[str, Any]:
+    while True:
+        told: dict[str, Any] = json.loads(client("GET", f"/v1/jobs/{number}")[2])
+        if told["ended"]:
+            return told
+        time.sleep(0.02)
+
+
+def test_a_killed_job_is_done_by_the_next_process_and_kept_for_the_one_after(
+    run: Path, serve: Any, images: Path, masks: Path, tmp_path: Path
+) -> None:
+    leave(tmp_path, Job(DONE, Wish(), time.time()), images / "e.tif")
+    leave(tmp_path, Job(OLD, Wish(), 1.0, "done", 2.0, "mask.png", "image/png"), images / "a.png")
+    (tmp_path / "jobs" / HALF).mkdir()
+    (tmp_path / "jobs" / HALF / "upload").write_bytes(b"half")
+    with serve(run, tmp_path) as client:
+        assert until_ended(client, DONE)["state"] == "done"
+        assert client("GET", f"/v1/jobs/{OLD}")[0] == client("GET", f"/v1/jobs/{HALF}")[0] == 404
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {DONE}
+    assert {path.name for path in (tmp_path / "jobs" / DONE).iterdir()} == {"job.json", "mask.tif"}
+    with serve(run, tmp_path) as client:
+        assert client("GET", f"/v1/jobs/{DONE}/result")[2] == (masks / "e.tif").read_bytes()
+
+
+def test_a_large_image_is_a_job_and_a_bad_one_fails_with_words(strict: Any, tmp_path: Path) -> None:
+    pixels = np.zeros((70, 70, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", compression="zlib", rowsperstrip=16)
+    body = (tmp_path / "a.tif").read_bytes()
+    assert strict("POST", "/v1/predict", body)[0] == 422
+    job = json.loads(strict("POST", "/v1/jobs", body)[2])
+    assert until_ended(strict, job["id"])["state"] == "done"
+    job = json.loads(strict("POST", "/v1/jobs", b"no image at all")[2])
+    assert strict("GET", f"{job['status']}/result")[0] == 409
+    told = until_ended(strict, job["id"])
+    assert (told["state"], "not taken" in told["error"]["summary"]) == ("failed", True)
+
+
+def test_a_running_job_is_stopped(
+    ask: Any, images: Path, monkeypatch: pytest.MonkeyPatch, masks: Path
+) -> None:
+    from keepmap.serving import engine
+    from keepmap.serving.tickets import Ticket
+
+    tickets = []
+
+    def endless(*arguments: Any) -> Any:
+        tickets.append(next(a for a in arguments if isinstance(a, Ticket)))
+        while True:
+            tickets[-1].check()
+            time.sleep(0.01)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "write_answer", endless)
+        job = json.loads(ask("POST", "/v1/jobs", (images / "a.png").read_bytes())[2])
+        while not tickets:
+            time.sleep(0.01)
+        assert json.loads(ask("GET", job["status"])[2])["state"] == "running"
+        assert ask("DELETE", job["status"])[0] == 204
+        while not tickets[0].cancelled:
+            time.sleep(0.01)
+    job = json.loads(ask("POST", "/v1/jobs", (images / "e.tif").read_bytes())[2])
+    until_ended(ask, job["id"])
+    assert ask("GET", f"/v1/jobs/{job['id']}/result")[2] == (masks / "e.tif").read_bytes()

@@ -1,0 +1,23 @@
+"""Refusals keep the words of errors."""
+
+from __future__ import annotations
+
+import json
+
+from keepmap.errors import DataError, OutOfMemory
+from keepmap.serving.refusals import as_refusal, body_of, encode, refusal
+
+
+def test_a_refusal_has_status_headers_and_words() -> None:
+    made = refusal(429, "Busy.", found="3", Retry_After="7")
+    assert (made.status, made.headers) == (429, {"Retry-After": "7"})
+    assert json.loads(body_of(made)) == {"error": {"summary": "Busy.", "found": "3"}}
+
+
+def test_what_is_wrong_with_an_image_is_the_clients_and_a_lack_of_memory_is_not() -> None:
+    assert as_refusal(DataError("a")).status == 422
+    assert as_refusal(OutOfMemory("a")).status == 503
+
+
+def test_json_holds_odd_names() -> None:
+    assert json.loads(encode({"a": "gr\u00e4s\udc80"}))["a"].startswith("gr\u00e4s")

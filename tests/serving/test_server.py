@@ -1,0 +1,105 @@
+"""A server says where it is and who reaches it, ends after what runs, and shares its port and folder with nobody."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import keepmap
+from keepmap.errors import OptionError, OutputError, RunError
+from keepmap.options import ServeOptions
+from keepmap.protocols import Silent
+from keepmap.serving import engine, server
+from keepmap.serving.answers import write_answer
+
+
+class Told(Silent):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.lines.append(text)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "check_together", lambda *_: {})
+
+
+def opened(run: Path, state: Path, told: Silent, **options: Any) -> Any:
+    predictor = keepmap.load(run, precision="float32")
+    return server.opened(run, predictor, ServeOptions(port=0, state=str(state), **options), told)
+
+
+@pytest.mark.parametrize(
+    ("options", "warned", "shown"),
+    [
+        ({}, False, "http://127.0.0.1:"),
+        ({"host": "0.0.0.0"}, True, "http://0.0.0.0:"),
+        ({"host": "0.0.0.0", "token": "abc"}, False, "#token=abc"),
+    ],
+)
+def test_it_says_who_reaches_it_and_ends_with_a_signal(
+    run: Path, tmp_path: Path, quick: None, options: dict[str, str], warned: bool, shown: str
+) -> None:
+    told = Told()
+
+    def send() -> None:
+        while not any("Ctrl-C" in line for line in told.lines):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    keepmap.serve(run, port=0, state=tmp_path, precision="float32", progress=told, **options)
+    sender.join()
+    assert told.lines[-1] == "stopped" and any(line.startswith("serving ") and shown in line for line in told.lines)
+    assert any("no --token" in line for line in told.lines) == warned
+
+
+def test_what_runs_is_answered_before_it_ends(
+    run: Path, serve: Any, images: Path, masks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def slow(*arguments: Any) -> Any:
+        begun.set()
+        time.sleep(0.3)
+        return write_answer(*arguments)
+
+    monkeypatch.setattr(engine, "write_answer", slow)
+    with ThreadPoolExecutor(1) as threads:
+        with serve(run, tmp_path) as client:
+            answer = threads.submit(client, "POST", "/v1/predict", (images / "a.png").read_bytes())
+            assert begun.wait(10)
+        assert answer.result()[2] == (masks / "a.png").read_bytes()
+    with pytest.raises(OSError):  # noqa: PT011  (refused, reset or gone: the port is closed)
+        client("GET", "/healthz")
+
+
+def test_port_and_folder_are_its_own(run: Path, tmp_path: Path, quick: None) -> None:
+    with opened(run, tmp_path, Silent()) as served:
+        with pytest.raises(RunError, match="Another server keeps its jobs"):
+            opened(run, tmp_path, Silent()).__enter__()
+        port = int(served.address.rpartition(":")[2].rstrip("/"))
+        predictor = keepmap.load(run, precision="float32")
+        taken = ServeOptions(port=port, state=str(tmp_path / "other"))
+        with pytest.raises(OptionError, match="cannot be listened on"):
+            server.opened(run, predictor, taken, Silent()).__enter__()
+
+
+def test_options_that_cannot_be(run: Path, tmp_path: Path, quick: None) -> None:
+    for wrong in ({"port": 70000}, {"queue": 0}, {"receive": "soon"}, {"max_bytes": "much"}, {"host": "no.such.host."}):
+        settings = ServeOptions(**{"port": 0, "state": str(tmp_path), **wrong})
+        with pytest.raises(OptionError):
+            server.opened(run, keepmap.load(run, precision="float32"), settings, Silent()).__enter__()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot be made"):
+        opened(run, tmp_path / "file" / "state", Silent()).__enter__()

@@ -127,7 +127,7 @@ def windows_of_monai(predictor: Predictor, image: Path, out: Path) -> float:
     from monai.inferers import sliding_window_inference
 
     watch = Stopwatch()
-    pixels = torch.from_numpy(tifffile.imread(image)).permute(2, 0, 1)[None]
+    pixels = torch.from_numpy(tifffile.imread(image)).permute(2, 0, 1)[None].float()  # its sums have the type of x
     logits = sliding_window_inference(
         pixels, (SIDE, SIDE), 1, lambda x: torch.from_numpy(predictor.runtime.run(x.numpy(), "logits")), overlap=0.25,
         mode="gaussian", device=torch.device("cpu"),

@@ -202,7 +202,9 @@ def differences(name: str, settings: dict[str, Any], seed: int, random: np.rando
         "bands in columns": replace(way, kind="bands", band=band, **columns),
         "tiles": replace(way, kind="tiles", window=window, halo=(halo, halo)),
     }
-    top, left = (stride * int(random.integers(0, side // stride + 1)) for side in size)
+    moved_by = [stride * int(random.integers(0, side // (2 * stride) + 1)) for side in size]
+    moved_by[int(random.integers(2))] = 0  # along one axis, so that more lies beyond the context
+    top, left = moved_by
     found = {}
     for kind, each in ways.items():
         values = np.full(whole.shape, np.nan, np.float32)

@@ -101,7 +101,7 @@ class Browser:
         page.on("websocket", lambda socket: visit.requests.append(socket.url))
         page.on("console", lambda line: visit.errors.append(line.text) if line.type == "error" else None)
         page.on("pageerror", lambda error: visit.errors.append(str(error)))
-        page.on("requestfailed", lambda request: visit.errors.append(f"{request.url[:80]}: {request.failure}"))
+        page.on("requestfailed", lambda request: visit.errors.append(f"{request.url[-80:]}: {request.failure}"))
         self.visits.append(visit)
         page.goto(address.resolve().as_uri() if isinstance(address, Path) else address)
         return visit

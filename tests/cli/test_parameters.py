@@ -32,6 +32,7 @@ DATACLASSES = {
     "import-weights": options.ImportOptions,
     "export": options.ExportOptions,
     "bench": options.BenchOptions,
+    "serve": options.ServeOptions,
 }
 GROUP: Any = typer.main.get_command(app)
 SHELL_ONLY = {"quiet", "json", "table"}

@@ -52,8 +52,10 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path, job) -> None:
     assert json.loads(first)["options"]["smallest_object"] == 3
 
 
-def test_something_else_is_refused_by_its_name(tmp_path) -> None:
-    Record(tmp_path, ABOUT, ASKED)
+def test_something_else_is_refused_by_its_name(tmp_path, job) -> None:
+    record = Record(tmp_path, ABOUT, ASKED)
+    assert not (tmp_path / NAME).exists()
+    record.add(job, [])
     with pytest.raises(OutputError, match=r"(?s)prediction\.jsonl is of another.*smallest_object 3.*smallest_object 4"):
         Record(tmp_path, ABOUT, PredictOptions(smallest_object=4, resume=True))
     with pytest.raises(OutputError, match=r"run: run"):

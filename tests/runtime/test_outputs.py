@@ -33,3 +33,9 @@ def test_a_temperature_changes_probabilities_and_no_label() -> None:
     assert np.allclose(values, tempered(outputs.delivered(logits, "probabilities"), 2.5, axis=1), atol=1e-6)
     assert np.allclose(outputs.delivered(logits, "logits", 2.5), logits / 2.5)
     assert np.array_equal(outputs.delivered(logits, "labels", 2.5), values.argmax(1))
+
+
+def test_the_highest_probability_is_of_the_label_where_rounding_makes_them_equal() -> None:
+    logits = torch.randn(1, 3, 40, 50, generator=torch.Generator().manual_seed(0)) * 1e-6
+    assert (logits.softmax(1).argmax(1) != logits.argmax(1)).any()
+    assert np.array_equal(outputs.delivered(logits, "probabilities").argmax(1), outputs.delivered(logits, "labels"))

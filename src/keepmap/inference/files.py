@@ -70,8 +70,6 @@ def predict_files(
     if rows:
         show.say(f"{len(rows)} of {total} images are predicted already.")
     work = _Work(predictor, options, record, show)
-    if record is not None and options.review:
-        work.sums = {job.mask: np.array(record.sums(job)) for job in jobs if job.mask in rows}
     sized = []
     for job in jobs:
         try:
@@ -87,11 +85,7 @@ def predict_files(
                     record.forget(one.job)
             else:
                 rows[one.job.mask] = outcome
-    if options.table is not None:
-        write_table(Path(options.table), [row for job in jobs for row in rows.get(job.mask, ())])
-    if options.review:
-        summed = {str(job.image): work.sums[job.mask] for job in jobs if job.mask in work.sums}
-        write_text(out / REVIEW, review_lines(summed, predictor.labels.names))
+    work.write_tables(out, jobs, rows)
     if failures:
         raise failed(failures, total)
     return [job.mask for job in jobs]
@@ -208,6 +202,17 @@ class _Work:
         if self._record is not None:
             self._record.add(job, rows, None if computed.sums is None else computed.sums.tolist())
         return rows
+
+    def write_tables(self, out: Path, jobs: Sequence[Job], rows: Mapping[Path, Sequence[Row]]) -> None:
+        """Write the tables that are asked for, of the images that are whole. rows: by mask."""
+        if self._options.table is not None:
+            write_table(Path(self._options.table), [row for job in jobs for row in rows.get(job.mask, ())])
+        if not self._options.review:
+            return
+        if self._record is not None:
+            self.sums |= {job.mask: np.array(sums) for job in jobs if (sums := self._record.sums(job)) is not None}
+        summed = {str(job.image): self.sums[job.mask] for job in jobs if job.mask in self.sums}
+        write_text(out / REVIEW, review_lines(summed, self._predictor.labels.names))
 
     def _delivered(self, read: _Read, part: Array) -> _Computed:
         whole = slice(0, read.source.shape[1]), slice(0, read.source.shape[2])

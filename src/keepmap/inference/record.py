@@ -53,7 +53,14 @@ class Record:
         if lines:
             self._require_same(lines[0])
             self._done = {line["image"]: line for line in lines[1:]}
-        write_text(self._file, "".join(map(_text, (self._about, *self._done.values()))))
+        self._begun = bool(lines)
+        if self._begun:
+            write_text(self._file, "".join(map(_text, (self._about, *self._done.values()))))
+            return
+        try:
+            self._file.unlink(missing_ok=True)  # it is there from the first image on
+        except OSError as error:
+            raise not_written(self._file, error) from error
 
     def finished(self, job: Job) -> list[Any] | None:
         """The table rows of an image that is whole; None if it has to be predicted."""
@@ -64,8 +71,8 @@ class Record:
         return [tuple(row) for row in line["rows"]]
 
     def sums(self, job: Job) -> Any:
-        """What was `add`ed beside the rows of an image that is whole."""
-        return self._done[str(job.image)]["sums"]
+        """What an earlier job `add`ed beside the rows of an image; None where it did not."""
+        return self._done.get(str(job.image), {}).get("sums")
 
     def add(self, job: Job, rows: Sequence[Any], sums: Sequence[Any] | None = None) -> None:
         """An image is whole. rows: of the table; sums: of its probabilities, see `review`. Raises OutputError."""
@@ -73,9 +80,11 @@ class Record:
         line = {"image": str(job.image), "stamp": _stamp(job.image), "outputs": outputs, "rows": rows, "sums": sums}
         try:
             with self._file.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+                file.write("" if self._begun else _text(self._about))
                 file.write(_text(line))
         except OSError as error:
             raise not_written(self._file, error) from error
+        self._begun = True
         self.forget(job)
 
     def begun(self, job: Job) -> State | None:

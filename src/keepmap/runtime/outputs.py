@@ -25,14 +25,25 @@ def label_dtype(classes: int) -> np.dtype[Any]:
 def delivered(logits: Tensor, output: Output, temperature: float = 1.0) -> Array:
     """What `Runtime.run` returns for logits (N, K, h, w), on any device: labels (N, h, w), or values float32.
 
-    temperature: what the logits are divided by; the labels stay what they are.
+    temperature: what the logits are divided by; the labels stay what they are, and are the classes of the highest
+    probabilities.
     """
     if output == "labels":
         return _labels(logits).numpy()
     values = logits.float() if temperature == 1.0 else logits.float() / temperature
-    values = values.softmax(dim=1) if output == "probabilities" else values
+    values = _probabilities(values) if output == "probabilities" else values
     array: Array = values.contiguous().cpu().numpy()
     return array
+
+
+def _probabilities(logits: Tensor) -> Tensor:
+    """Softmax; where rounding makes the highest logit equal to others, its probability is the next float above."""
+    values, best = logits.softmax(dim=1), logits.argmax(dim=1, keepdim=True)
+    equal = values.argmax(dim=1, keepdim=True) != best
+    if not equal.any():
+        return values
+    highest = values.gather(1, best)
+    return values.scatter(1, best, torch.where(equal, highest.nextafter(torch.full_like(highest, 2)), highest))
 
 
 def _labels(logits: Tensor) -> Tensor:

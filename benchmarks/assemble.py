@@ -354,10 +354,30 @@ def accuracy(results: Sequence[Result]) -> str:
     return "\n".join([*parts, provenance(results)])
 
 
+def ablation(results: Sequence[Result]) -> str:
+    """One change at a time beside the base, in equal time."""
+    task, names = results[0]["task"], results[0]["classes"]
+    title = "foreground IoU" if task == "nuclei" else f"mean IoU over {len(names)} classes"
+    base = {result["seed"]: result["score"] for result in results if result["arm"] == "base"}
+    rows = [
+        [
+            f"{r['arm']}, seed {r['seed']}", str(r["steps"]), number(r["score"]),
+            f"{r['score'] - base[r['seed']]:+.3f}" if r["seed"] in base else "n/a",
+            *(number(value, 2) for value in (r["iou"] if task != "nuclei" else ())),
+        ]
+        for r in sorted(results, key=lambda r: (r["arm"] != "base", r["arm"], r["seed"]))
+    ]  # fmt: skip
+    head = ["arm", "steps", title, "beside base", *(names if task != "nuclei" else ())]
+    fixed = "".join(f"* {r['arm']}: `{' '.join(r['entries']) or 'nothing'}`\n" for r in results if r["seed"] == 0)
+    return "\n".join([f"## {task}: one change of the plan at a time\n", table(head, rows), fixed, provenance(results)])
+
+
 SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "demo": demo,
     "accuracy-nuclei": accuracy,
     "accuracy-camvid": accuracy,
+    "ablation-nuclei": ablation,
+    "ablation-camvid": ablation,
     "speed": speed,
     "throughput": throughput,
     "export": export,

@@ -257,6 +257,13 @@ RESULTS: dict[str, dict[str, Any]] = {
     "peers": PEERS,
     "accuracy-nuclei-keepmap-seed0": arm("keepmap", 90),
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
+    **{
+        f"ablation-camvid-{name}-seed0": {
+            "task": "camvid", "arm": name, "seed": 0, "classes": ["sky", "pole"], "entries": entries, "steps": 480,
+            "score": score, "iou": [0.8, 0.1],
+        }
+        for name, entries, score in (("base", [], 0.376), ("root-frequency", ["class_weights=1,2"], 0.4))
+    },
     "check": CHECK,
     "damage": {"rows": [PAIR]},
     "serving-throughput": {
@@ -308,9 +315,10 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 13
+    assert page.count("\n## ") == 14
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
+    assert "| root-frequency, seed 0 | 480 | 0.400 | +0.024 | 0.80 | 0.10 |" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
     assert "| `keepmap predict`, OpenVINO, bfloat16 | 1.0 | 4.00 |" in page
     assert "int8 0.7970" in page
@@ -324,6 +332,13 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "| surfaces: MONAI | 800 | 10.00 |" in page
     assert "0.83 of the matrix product" in page
     assert f"torch {torch.__version__}" in page
+
+
+def test_arms_of_an_ablation_take_the_time_of_the_base(load: Any) -> None:
+    ablation = load("ablation")
+    steps, words = ablation.options_of("nuclei", "root-frequency")
+    assert steps == ablation.STEPS["nuclei"] and words[-4:] == ["--set", "class_weights=0.762,1.9", "--steps", "240"]
+    assert ablation.options_of("nuclei", "stride2")[0] == 320
 
 
 def test_pair_of_equals_does_not_differ(load: Any) -> None:

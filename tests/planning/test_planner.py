@@ -155,6 +155,17 @@ def test_the_recipe_is_that_of_the_plan_before_there_is_one() -> None:
     assert planned(TrainOptions(set={"weighting": "effective_number"})).class_weights == pytest.approx((1.0, 1.0))
 
 
+@pytest.mark.parametrize(
+    ("shares", "weighting"),
+    [((0.9, 0.09, 0.01), "root_median_frequency"), ((0.9, 0.07, 0.03), "equal"), ((0.99, 0.01), "equal")],
+)
+def test_rare_classes_among_several_count_more(shares: tuple[float, ...], weighting: str) -> None:
+    figures = replace(NUCLEI, class_shares=shares, median_frequency=(0.25, 1.0, 9.0)[: len(shares)])
+    loss, _ = recipe_of({}, figures)
+    assert loss.class_weights == ((0.5, 1.0, 3.0) if weighting == "root_median_frequency" else None)
+    assert recipe_of({"weighting": "equal"}, figures)[0].class_weights is None
+
+
 def test_what_the_network_sees_is_held_against_the_objects() -> None:
     figures = replace(NUCLEI, object_sizes=((), (4.0, 10.0, 80.0), (), (4.0, 10.0, 90.0)))
     assert coverage((50, 49), figures) == "it sees 100 px; of the objects one in ten is larger than 85 px"

@@ -24,7 +24,6 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
     "focal": (0.0, _OFF),
     "tversky": (0.0, _OFF),
     "smoothing": (0.0, _OFF),
-    "weighting": ("equal", "dice balances the classes"),
     "focal_gamma": (2.0, "of the term focal"),
     "tversky_alpha": (0.3, "of the term tversky: what a false positive counts"),
     "tversky_beta": (0.7, "of the term tversky: what a false negative counts"),

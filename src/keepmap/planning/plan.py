@@ -91,7 +91,7 @@ class Plan:
     focal: float = 0.0
     tversky: float = 0.0
     smoothing: float = 0.0
-    weighting: Literal["equal", "median_frequency", "effective_number"] = "equal"
+    weighting: Literal["equal", "root_median_frequency", "median_frequency", "effective_number"] = "equal"
     class_weights: tuple[float, ...] | None = None
     focal_gamma: float = 2.0
     tversky_alpha: float = 0.3

@@ -29,6 +29,8 @@ _STEP_OVER_FORWARD = 3
 _VALIDATION_SHARE = 0.06
 _MOST_VALIDATIONS = 10
 _UPRIGHT = 0.1
+_RARE = 0.02
+"""Share of the pixels below which the rarest of three classes or more is hardly learnt, unless it counts more."""
 _CLOSING = 2_000_000
 """Pixels that are predicted once more when a training is over, at most: for the temperature and for the report."""
 FIXED = "--set"
@@ -64,7 +66,7 @@ def make_plan(
     step: Entries = {name: (getattr(setting, name), {**why, **fitted.because}[name]) for name in vars(setting)}
     entries: Entries = {
         **DEFAULTS,
-        **_of_classes(figures, fixed.get("weighting", "equal")),
+        **_of_classes(figures, fixed.get("weighting")),
         **_of_choice(replace(choice, options=options)),
         "reach": (choice.reach, coverage(choice.reach, figures)),
         **_of_machine(here, wanted),
@@ -94,7 +96,7 @@ def without_objects(plan: Plan) -> Plan:
 
 def recipe_of(fixed: Mapping[str, Any], figures: Fingerprint) -> tuple[LossConfig, OptimiserConfig]:
     """Loss and optimiser of the plan to be made, which its steps are measured with."""
-    free = {**DEFAULTS, **_of_classes(figures, fixed.get("weighting", "equal"))}
+    free = {**DEFAULTS, **_of_classes(figures, fixed.get("weighting"))}
     entries = {**{name: value for name, (value, _) in free.items()}, **fixed}
     names = {f.name for f in fields(OptimiserConfig)} & entries.keys()
     return loss_of_entries(entries), OptimiserConfig(**{name: entries[name] for name in names})
@@ -152,17 +154,27 @@ def _of_data(figures: Fingerprint) -> Entries:
     }
 
 
-def _of_classes(figures: Fingerprint, weighting: str) -> Entries:
-    """What the classes count in the loss, and how often a crop is drawn around one."""
+def _of_classes(figures: Fingerprint, fixed: str | None) -> Entries:
+    """What the classes count in the loss, and how often a crop is drawn around one. fixed: the weighting, by --set."""
     shares = ", ".join(f"{share:.2%}" for share in figures.class_shares)
+    rarest = min((share for share in figures.class_shares if share), default=1.0)
+    rare = len(figures.class_shares) > 2 and rarest < _RARE
+    of_shares = f"shares of the pixels {shares}"
     weights: dict[str, Any] = {
         "equal": (None, "all classes count 1"),
-        "median_frequency": (figures.median_frequency, f"shares of the pixels {shares}"),
+        "root_median_frequency": (tuple(math.sqrt(weight) for weight in figures.median_frequency), of_shares),
+        "median_frequency": (figures.median_frequency, of_shares),
         "effective_number": (
             effective_number(np.multiply(figures.image_shares, figures.images)), "images that have the class"
         ),
     }  # fmt: skip
-    return {"class_weights": weights[weighting], "class_rate": (0.0, f"off; the classes have {shares} of the pixels")}
+    chosen = fixed or ("root_median_frequency" if rare else "equal")
+    seldom = f"the rarest of the {len(figures.class_shares)} classes has {rarest:.2%} of the pixels"
+    return {
+        "weighting": (chosen, seldom if rare else f"dice balances the classes; {seldom}"),
+        "class_weights": weights[chosen],
+        "class_rate": (0.0, f"off; the classes have {shares} of the pixels"),
+    }
 
 
 def _lengths(

@@ -1,0 +1,93 @@
+"""What one change of the plan is worth: arms of equal wall-clock time on the fixed splits of real images.
+
+usage: python benchmarks/ablation.py DATA {nuclei|camvid}... --runs FOLDER [--arms ARM...] [--seeds 0 1]
+Every arm trains the same network for the time that the base takes for its steps on a quiet machine: 3 minutes for
+nuclei, 6 for camvid. Steps are fixed, not the seconds, so that other work on the machine changes nothing: an arm whose
+step takes r times that of the base gets 1 / r as many, with r from `keepmap plan`, the arms in turn, three times. RUNs
+are kept in FOLDER; what is there is not trained again. `train` sees the training part only, as in accuracy.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from accuracy import TASKS, copy_parts, run
+from common import RESULTS, revision, write_result
+
+STEPS = {"nuclei": 240, "camvid": 480}
+"""Steps of the base, 0.67 to 0.75 s each on the machine of the results."""
+NETWORK = ["--model", "encoder_unet", "--encoder", "efficientnet_lite0", "--set", "crop=256"]
+ROOTS = {"nuclei": "0.762,1.9", "camvid": "0.576,0.431,2.32,0.414,1,0.793,2.29,1.4,0.932,2.56,3.01"}
+"""Square roots of the weights by median frequency of the training parts."""
+ARMS: dict[str, tuple[float, list[str]]] = {
+    "base": (1.0, []),
+    "stride2": (0.75, ["widths=128,64,48,32"]),
+    "stride4": (0.645, ["widths=128,64,48"]),
+    "encoder-fifth": (1.0, ["encoder_rate=0.2"]),
+    "half-rate": (1.0, ["learning_rate=0.001"]),
+    "double-rate": (1.0, ["learning_rate=0.004"]),
+    "class-rate": (1.0, ["class_rate=0.5"]),
+    "median-frequency": (1.0, ["weighting=median_frequency"]),
+    "root-frequency": (1.0, ["class_weights=ROOTS"]),
+    "averaging": (1.0, ["averaging=0.98"]),
+    "root-averaging": (1.0, ["class_weights=ROOTS", "averaging=0.98"]),
+}
+"""Arm -> seconds of its step as a share of the base's, and the entries of the plan that it fixes."""
+
+
+def options_of(task: str, arm: str) -> tuple[int, list[str]]:
+    """Steps and options of `keepmap train`."""
+    share, entries = ARMS[arm]
+    steps = round(STEPS[task] / share)
+    fixed = [word.replace("ROOTS", ROOTS[task]) for entry in entries for word in ("--set", entry)]
+    return steps, [*NETWORK, "--batch", "8", *fixed, "--steps", str(steps)]
+
+
+def measured(data: Path, task: str, arm: str, seed: int, runs: Path) -> dict[str, Any]:
+    """Train where there is no RUN, evaluate on the test part, and return the scores."""
+    place, program = (runs / f"{task}-{arm}-seed{seed}").resolve(), [sys.executable, "-m", "keepmap"]
+    steps, options = options_of(task, arm)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        copy_parts(data, task, folder)
+        words = ["train", "train/images", "train/masks", *TASKS[task].ignore, *options, "--seed", str(seed)]
+        if not (place / "model.safetensors").exists():
+            run([*program, *words, "-o", str(place)], folder)
+        folders = ["test/images", "test/masks", "--metrics", "region"]
+        run([*program, "evaluate", str(place), *folders, "--json", "scores.json"], folder)
+        scores = json.loads((folder / "scores.json").read_text())
+    command = " ".join(["keepmap", *words, "-o", "run"])
+    return {"steps": steps, "command_of_arm": command, "iou": [row["iou"] for row in scores["classes"]]}
+
+
+def main() -> None:
+    """Run the arms that have no result yet and write results/ablation-TASK-ARM-seedN.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("tasks", nargs="+", choices=TASKS)
+    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--trained-at", default=revision(), help="revision that the RUNs in FOLDER were trained with")
+    words = parser.parse_args()
+    for task in words.tasks:
+        for arm in words.arms:
+            for seed in words.seeds:
+                name = f"ablation-{task}-{arm}-seed{seed}"
+                if (RESULTS / f"{name}.json").exists():
+                    print(f"{name} exists")
+                    continue
+                figures = measured(words.data.resolve(), task, arm, seed, words.runs)
+                figures["score"] = figures["iou"][1] if task == "nuclei" else math.fsum(figures["iou"]) / 11
+                about = {"task": task, "arm": arm, "seed": seed, "classes": TASKS[task].names, "entries": ARMS[arm][1]}
+                write_result(name, {**about, **figures, "revision": words.trained_at})
+
+
+if __name__ == "__main__":
+    main()

@@ -39,6 +39,9 @@ def test_no_tags_are_pixels() -> None:
         ((SCALE, TIE, keys(3072, 2263, 3076, 9003)), (99.0, 51.0), "EPSG::2263", None),
         ((SCALE,), (0.0, 0.0), "", None),
         (((34264, 12, 16, (0.0,) * 16),), (0.0, 0.0), "", None),
+        (((33550, 2, 4, "abc"), (33922, 2, 7, "abcdef"), (34735, 3, 1, 5)), (0.0, 0.0), "", None),
+        (((33550, 12, 1, 5.0), TIE, (34735, 2, 9, "abcdefgh")), (0.0, 0.0), "", None),
+        (((33550, 12, 3, (1e200, 1e200, 0.0)), TIE, keys(3072, 32632, 3076, 9001)), (0.0, 0.0), "", None),
     ],
 )
 def test_tags_place_the_corner(tags, corner, crs, area) -> None:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from keepmap.serving import engine
+
 NAMES = ["a.png", "b.jpg", "c.webp", "d.bmp", "e.tif", "f.ome.tif"]
 
 
@@ -118,6 +120,13 @@ def test_no_such_answer_address_or_method(ask: Any) -> None:
     assert error_of(ask("POST", "/v1/predict", png(9, 9), {"Accept": "text/html"}))[0] == 406
     assert error_of(ask("GET", "/v1/nothing"))[0] == 404
     assert error_of(ask("PUT", "/v1/predict"))[0] == 405
+    assert error_of(ask("GET", "/v1/model/"))[0] == 404
+
+
+def test_what_fails_is_told_as_json_too(ask: Any, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "write_answer", lambda *_: 1 / 0)
+    status, error = error_of(ask("POST", "/v1/predict", (images / "a.png").read_bytes()))
+    assert (status, error["do"]) == (500, "look into its log")
 
 
 @pytest.mark.parametrize("name", ["../../x.png", "/etc/passwd", "a\\..\\b.png", "CON", "%2e%2e%2fx", "x" * 1500])

@@ -44,10 +44,11 @@ def test_every_answer_is_safe(ask: Any) -> None:
         assert "server" not in headers and not any(name.startswith("access-control") for name in headers)
 
 
-@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example"])
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost.evil.example", "http://["])
 def test_other_sites_are_not_answered(ask: Any, origin: str) -> None:
     assert ask("GET", "/v1/model", headers={"Origin": origin})[0] == 403
-    assert ask("GET", "/v1/model", headers={"Host": "evil.example"})[0] == 403
+    for host in ("evil.example", "[", "[::1"):
+        assert ask("GET", "/v1/model", headers={"Host": host})[0] == 403
     assert ask("GET", "/v1/model", headers={"Origin": f"http://127.0.0.1:{ask.port}"})[0] == 200
 
 
@@ -75,6 +76,13 @@ def test_slow_body_and_false_lengths(strict: Any) -> None:
     assert raw(strict.port, head("Content-Length: nine")).startswith(b"HTTP/1.1 400")
     assert raw(strict.port, head("Content-Length: 3", "Content-Length: 4")).startswith(b"HTTP/1.1 400")
     assert strict("GET", "/v1/model")[0] == 200
+
+
+def test_made_up_methods_are_counted_as_one(ask: Any) -> None:
+    for number in range(3):
+        assert ask(f"M{number}", "/healthz")[0] == 405
+    text = ask("GET", "/metrics")[2].decode()
+    assert 'method="other",status="405"} ' in text and "M0" not in text
 
 
 def test_hosts() -> None:

@@ -19,5 +19,6 @@ def test_what_is_wrong_with_an_image_is_the_clients_and_a_lack_of_memory_is_not(
     assert as_refusal(OutOfMemory("a")).status == 503
 
 
-def test_json_holds_odd_names() -> None:
+def test_json_holds_odd_names_and_no_odd_numbers() -> None:
+    assert encode({"a": [1.5, float("inf")], "b": {"c": float("nan")}}) == b'{"a":[1.5,null],"b":{"c":null}}'
     assert json.loads(encode({"a": "gr\u00e4s\udc80"}))["a"].startswith("gr\u00e4s")

@@ -6,6 +6,7 @@ Reads the GeoTIFF tags that `tiff_tags` hands on; transforms no coordinates from
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,8 @@ from keepmap.protocols import Array, Geometry
 _SCALE, _TIEPOINT, _MATRIX, _KEYS = 33550, 33922, 34264, 34735
 _RASTER_TYPE, _GEOGRAPHIC, _PROJECTED, _LENGTH = 1025, 2048, 3072, 3076
 _POINT, _USER_DEFINED, _METRE = 2, 32767, 9001
+_FARTHEST = 1e100
+"""No coordinate is as large; areas of such pixels are no numbers any more."""
 _IN_PIXELS = "pixels of the image: x to the right, y down, from its upper left corner"
 
 
@@ -81,14 +84,19 @@ def pixel_size(geometry: Geometry) -> tuple[tuple[float, float] | None, str]:
 
 def _geo_keys(geometry: Geometry) -> dict[int, int]:
     """The keys whose values are numbers in the directory itself."""
-    values = next((tag[3] for tag in geometry.tags if tag[0] == _KEYS), ())
+    values = _numbers(geometry, _KEYS)
     entries = [values[at : at + 4] for at in range(4, len(values) - 3, 4)]
     return {key: value for key, place, _, value in entries if place == 0}
 
 
+def _numbers(geometry: Geometry, code: int) -> tuple[Any, ...]:
+    """What a tag holds, if it is there and numbers: files exist in which it is one number, or a text."""
+    value = next((tag[3] for tag in geometry.tags if tag[0] == code), ())
+    return value if isinstance(value, tuple) and all(isinstance(each, int | float) for each in value) else ()
+
+
 def _matrix(geometry: Geometry, keys: dict[int, int]) -> npt.NDArray[np.float64] | None:
-    tags = {tag[0]: tag[3] for tag in geometry.tags}
-    scale, tie, full = tags.get(_SCALE, ()), tags.get(_TIEPOINT, ()), tags.get(_MATRIX, ())
+    scale, tie, full = (_numbers(geometry, code) for code in (_SCALE, _TIEPOINT, _MATRIX))
     if len(full) == 16:
         matrix = np.array(full, np.float64).reshape(4, 4)[:2][:, [0, 1, 3]]
     elif len(scale) >= 2 and len(tie) == 6:
@@ -98,7 +106,7 @@ def _matrix(geometry: Geometry, keys: dict[int, int]) -> npt.NDArray[np.float64]
         return None
     if keys.get(_RASTER_TYPE) == _POINT:  # the coordinates of whole numbers are those of the centres
         matrix[:, 2] -= matrix[:, :2].sum(axis=1) / 2
-    return matrix if np.isfinite(matrix).all() and _determinant(matrix) else None
+    return matrix if (np.abs(matrix) < _FARTHEST).all() and _determinant(matrix) else None
 
 
 def _determinant(matrix: npt.NDArray[np.float64]) -> float:

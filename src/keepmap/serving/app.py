@@ -74,7 +74,7 @@ def make_app(service: Service) -> FastAPI:
 
     app: FastAPI = fastapi.FastAPI(
         title="keepmap", version=__version__, description=openapi.ABOUT, lifespan=lifespan,
-        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json",
+        docs_url=None, redoc_url=None, openapi_url="/v1/openapi.json", redirect_slashes=False,
     )  # fmt: skip
     for method, path, handler, told in ROUTES:
         plain = {"response_model": None, "response_class": fastapi.Response, "operation_id": handler.__name__}
@@ -105,6 +105,9 @@ def _endpoint(fastapi: Any, service: Service, handler: Handler) -> Callable[...,
             refused = refusal(507, "The server has no room for this request.", do="try again later")
         except KeepmapError as error:
             refused = as_refusal(error)
+        except Exception:  # noqa: BLE001  (the next request has nothing to do with it)
+            _log.exception("a request failed")
+            refused = refusal(500, "The server failed at this request.", do="look into its log")
         return fastapi.Response(body_of(refused), refused.status, refused.headers, JSON)
 
     endpoint.__annotations__["request"] = fastapi.Request

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from keepmap.errors import OptionError
 from keepmap.resources import Stopwatch
@@ -28,6 +28,8 @@ RATE = 100_000
 """Bytes a second that a request has to keep up on average once its time is over."""
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
+_METHODS = ("GET", "POST", "DELETE")
+"""Those that are counted by name: a client may make up any number of others."""
 _OPEN = ("/", "/healthz", "/readyz")
 """Paths that need no token: the page asks for it, a supervisor has none."""
 _LINGER = 2.0
@@ -85,21 +87,22 @@ class Guard:
             _log.exception("a request failed")
             await request.refuse(refusal(500, "The server failed at this request.", do="look into its log"))
         finally:
-            self._metrics.count("keepmap_requests_total", status=str(request.status or 499), method=scope["method"])
+            method = scope["method"] if scope["method"] in _METHODS else "other"
+            self._metrics.count("keepmap_requests_total", status=str(request.status or 499), method=method)
             self._metrics.count("keepmap_received_bytes_total", request.received)
 
     def _admit(self, request: _Request) -> None:
         """Raise Refusal for whom nothing is done."""
         rules, headers = self._rules, request.headers
         host = headers.get("host", "")
-        if rules.hosts and urlsplit(f"//{host}").hostname not in {name.strip("[]") for name in rules.hosts}:
+        if rules.hosts and _split(f"//{host}").hostname not in {name.strip("[]") for name in rules.hosts}:
             raise refusal(403, "The server is not known by this name.", found=host, expected=", ".join(rules.hosts))
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc not in {host, *rules.hosts}:
+        if origin is not None and _split(origin).netloc not in {host, *rules.hosts}:
             raise refusal(403, "Pages of other sites are not answered.", found=origin, do="call from your own program")
         if rules.token is not None and request.scope["path"] not in _OPEN:
             given = headers.get("authorization", "").removeprefix("Bearer ")
-            if not hmac.compare_digest(given.encode(), rules.token.encode()):
+            if not hmac.compare_digest(given.encode("latin-1"), rules.token.encode()):
                 raise refusal(
                     401, "A token is needed.", found="another one" if given else "none",
                     expected="Authorization: Bearer TOKEN", WWW_Authenticate="Bearer",
@@ -107,6 +110,14 @@ class Guard:
         declared = headers.get("content-length", "")
         if declared.isdigit() and int(declared) > request.limit:
             raise too_long(request.limit)
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; none of one that is no address."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return SplitResult("", "", "", "", "")
 
 
 def too_long(limit: int) -> Refusal:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from typing import Any
+
+import pytest
+
+from keepmap.serving import connections
 
 
 def read(client: socket.socket) -> bytes:
@@ -37,3 +42,19 @@ def test_one_too_many_is_told_so(strict: Any) -> None:
         held = [stack.enter_context(socket.create_connection(address, timeout=10)) for _ in range(4)]
         assert read(held[-1]).startswith(b"HTTP/1.1 429")
     assert strict("GET", "/healthz")[0] == 200
+
+
+def test_who_takes_no_answer_is_dropped(strict: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "TAKING", 0.3)
+    with contextlib.ExitStack() as stack:
+        for _ in range(3):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            client.connect(("127.0.0.1", strict.port))
+            client.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                client.send(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 300)
+        tries = iter(range(60))
+        while strict("GET", "/healthz")[0] != 200 and next(tries, None) is not None:
+            time.sleep(0.05)
+        assert strict("GET", "/healthz")[0] == 200

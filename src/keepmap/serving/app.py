@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from fastapi import FastAPI, Request, Response
 
 Handler = Callable[[Any, Any], Awaitable[Any]]
-_AT_ONCE = 1 << 23
-"""Bytes of an answer that is handed over in one piece."""
+_AT_ONCE = 1 << 20
+"""Bytes of an answer that is handed over in one piece, which a client has `connections.TAKING` to take."""
 _GONE = 499
 """The status that is counted for a client that went away."""
 _log = logging.getLogger("keepmap.serve")

@@ -1,4 +1,4 @@
-"""Connections that say nothing: so many at once, so long until the head of a request is there.
+"""Connections that say or take nothing: so many at once, so long for the head of a request or a part of an answer.
 
 Knows the protocol class of uvicorn, and nothing of what is asked.
 """
@@ -12,6 +12,8 @@ from keepmap import external
 PURPOSE = "keepmap serve"
 HEAD_BYTES = 16384
 """Bytes that the head of a request may have."""
+TAKING = 60.0
+"""Seconds in which a client has to take what was last sent to it."""
 
 _SLOW = (
     b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 36\r\nconnection: close\r\n\r\n"
@@ -45,7 +47,8 @@ class _Bounded:
     def connection_made(self: Any, transport: Any) -> None:
         """Begin to wait for a head, or refuse the connection."""
         self.base.connection_made(self, transport)
-        self.waits = None
+        self.waits = self.untaken = None
+        transport.set_write_buffer_limits(0)
         if len(self.connections) > self.most:
             self.leave(_MANY)
         else:
@@ -54,6 +57,7 @@ class _Bounded:
     def connection_lost(self: Any, exc: Exception | None) -> None:
         """Wait no more."""
         self.stop_waiting()
+        self.stop_offering()
         self.base.connection_lost(self, exc)
 
     def data_received(self: Any, data: bytes) -> None:
@@ -89,6 +93,22 @@ class _Bounded:
         self.waits = None
         if self.cycle is None or self.cycle.response_complete:
             self.leave(_SLOW if self.cycle is None or self.conn.trailing_data[0] else b"")
+
+    def pause_writing(self: Any) -> None:
+        """Bytes wait to be taken; a connection of whom does not is dropped: closed, it would wait for ever."""
+        self.base.pause_writing(self)
+        self.untaken = self.loop.call_later(TAKING, self.transport.abort)
+
+    def resume_writing(self: Any) -> None:
+        """All was taken."""
+        self.stop_offering()
+        self.base.resume_writing(self)
+
+    def stop_offering(self: Any) -> None:
+        """Nothing waits to be taken, or the connection is gone."""
+        if self.untaken is not None:
+            self.untaken.cancel()
+            self.untaken = None
 
     def leave(self: Any, words: bytes) -> None:
         """Say some last words."""

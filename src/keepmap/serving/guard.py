@@ -34,8 +34,6 @@ _OPEN = ("/", "/healthz", "/readyz")
 """Paths that need no token: the page asks for it, a supervisor has none."""
 _LINGER = 2.0
 """Seconds for which what a refused client still sends is thrown away, so that it can read why."""
-_SENDING = 60.0
-"""Seconds in which a client has to take a part of an answer."""
 _SMALL = 1 << 16
 """Bytes of a body that is no upload."""
 _SAFE = {
@@ -163,7 +161,7 @@ class _Request:
         return message
 
     async def send(self, message: Message) -> None:
-        """Send a part of the answer: with the headers that all have, and to a client that takes it."""
+        """Send a part of the answer, with the headers that all have."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = list(message.get("headers", []))
@@ -174,13 +172,10 @@ class _Request:
             message = {**message, "headers": headers}
         last = message["type"] == "http.response.body" and not message.get("more_body", False)
         if last and not self._whole:
-            await self._out({**message, "more_body": True})
+            await self._send({**message, "more_body": True})
             await self._linger()
             message = {"type": "http.response.body", "body": b"", "more_body": False}
-        await self._out(message)
-
-    async def _out(self, message: Message) -> None:
-        await asyncio.wait_for(self._send(message), _SENDING)
+        await self._send(message)
 
     async def _linger(self) -> None:
         """Throw away what still comes, for a moment: a connection closed at once would take the answer with it."""

@@ -13,6 +13,8 @@ import pytest
 import tifffile
 
 from keepmap.config import to_dict, write_json
+from keepmap.errors import OutputError
+from keepmap.serving import jobs
 from keepmap.serving.jobs import FORMAT, Job
 from keepmap.serving.wishes import Wish
 
@@ -28,11 +30,12 @@ def leave(folder: Path, job: Job, upload: Path) -> None:
 
 
 def until_ended(client: Any, number: str) -> dict[str, Any]:
-    while True:
+    for _ in range(1000):
         told: dict[str, Any] = json.loads(client("GET", f"/v1/jobs/{number}")[2])
         if told["ended"]:
             return told
         time.sleep(0.02)
+    pytest.fail("the job does not end")
 
 
 def test_a_killed_job_is_done_by_the_next_process_and_kept_for_the_one_after(
@@ -62,6 +65,22 @@ def test_a_large_image_is_a_job_and_a_bad_one_fails_with_words(strict: Any, tmp_
     assert strict("GET", f"{job['status']}/result")[0] == 409
     told = until_ended(strict, job["id"])
     assert (told["state"], "not taken" in told["error"]["summary"]) == ("failed", True)
+
+
+def test_a_full_disk_at_the_end_of_a_job_does_not_end_the_jobs(
+    ask: Any, images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, values: Any, *, format: int) -> None:  # noqa: A002
+        if values["ended"]:
+            raise OutputError("no room")
+        write_json(path, values, format=format)
+
+    monkeypatch.setattr(jobs, "write_json", full)
+    for name in ("a.png", "b.jpg"):
+        job = json.loads(ask("POST", "/v1/jobs", (images / name).read_bytes())[2])
+        assert until_ended(ask, job["id"])["state"] == "done"
+        assert ask("GET", f"{job['status']}/result")[2] == (masks / name).with_suffix(".png").read_bytes()
+        ask("DELETE", job["status"])
 
 
 def test_a_running_job_is_stopped(

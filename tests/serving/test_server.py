@@ -101,5 +101,10 @@ def test_options_that_cannot_be(run: Path, tmp_path: Path, quick: None) -> None:
         with pytest.raises(OptionError):
             server.opened(run, keepmap.load(run, precision="float32"), settings, Silent()).__enter__()
     (tmp_path / "file").write_text("")
+    (tmp_path / "requests").mkdir(exist_ok=True)
+    (tmp_path / "requests" / "mine").write_text("")
+    with pytest.raises(OptionError, match="holds other files"):
+        opened(run, tmp_path, Silent()).__enter__()
+    assert (tmp_path / "requests" / "mine").exists()
     with pytest.raises(OutputError, match="cannot be made"):
         opened(run, tmp_path / "file" / "state", Silent()).__enter__()

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keepmap.config import from_dict, read_json, to_dict, write_json
-from keepmap.errors import KeepmapError, RunError
+from keepmap.errors import KeepmapError, OutputError, RunError
 from keepmap.serving.answers import Answer
 from keepmap.serving.engine import Engine
 from keepmap.serving.refusals import Refusal, error_fields, refusal
@@ -189,8 +189,17 @@ class Jobs:
             if job.id not in self._jobs:
                 shutil.rmtree(folder, ignore_errors=True)
         if job.id in self._jobs:
-            self._save(replace(ended, ended=self._clock()))
-            (folder / "upload").unlink(missing_ok=True)
+            self._end(replace(ended, ended=self._clock()))
+
+    def _end(self, job: Job) -> None:
+        """Keep how a job ended. Where the disk is full only this process knows, and the next one does it anew."""
+        self._jobs[job.id] = job
+        try:
+            self._save(job)
+        except OutputError as error:
+            _log.warning("%s", error)
+        else:
+            (self._folder / job.id / "upload").unlink(missing_ok=True)
 
     def _save(self, job: Job) -> None:
         write_json(self._folder / job.id / "job.json", to_dict(job), format=FORMAT)

@@ -186,6 +186,12 @@ def _locked(folder: Path, progress: Progress) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as error:
         raise OutputError(f"{folder} cannot be made.", found=str(error), do="choose another --state") from error
+    strange = sorted({path.name for path in folder.iterdir()} - {"jobs", "requests", ".lock"})
+    if strange:
+        raise OptionError(
+            f"{folder} holds other files.", found=strange[0], expected="an empty folder, or one of a server before",
+            do="choose another --state: what it does not know is swept there",
+        )
     refused = f"Another server keeps its jobs in {folder}.", "choose another --state"
     with held(folder / ".lock", progress, refused):
         yield

@@ -17,9 +17,14 @@ from keepmap.serving.decoding import Decoded, Decoders
 from keepmap.serving.tickets import Cancelled, Ticket
 
 
-def test_a_stuck_and_a_dead_decoder_are_replaced(images: Path, tmp_path: Path) -> None:
+def test_a_stuck_and_a_dead_decoder_are_replaced(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def task(name: str) -> Task:
         return Task(str(images / name), str(tmp_path / name), None, 10_000, 10_000, 5.0, 1 << 30)
+
+    async def none_left(*_: object, **__: object) -> None:
+        raise OSError("no more processes")
 
     async def all_of_it() -> tuple[Decoded, Decoded, int]:
         decoders = Decoders(1)
@@ -34,7 +39,8 @@ def test_a_stuck_and_a_dead_decoder_are_replaced(images: Path, tmp_path: Path) -
         process.kill()
         await process.wait()
         decoders._idle.put_nowait(process)
-        with pytest.raises(DataError, match="cannot be decoded"):
+        with monkeypatch.context() as patch, pytest.raises(DataError, match="cannot be decoded"):
+            patch.setattr(asyncio, "create_subprocess_exec", none_left)
             await decoders.decode(task("a.png"), Ticket())
         last = await decoders.decode(task("e.tif"), Ticket())
         await decoders.close()

@@ -86,6 +86,8 @@ class Decoders:
         process = await self._idle.get()
         whole = False
         try:
+            if process.returncode is not None:
+                process = await _spawn()
             reply = await asyncio.wait_for(_ask(process, task), task.seconds + _MARGIN)
             whole = True
         except (TimeoutError, OSError, ValueError) as error:
@@ -94,7 +96,8 @@ class Decoders:
             if not whole:
                 self.killed += 1
                 await _end(process)
-                process = await _spawn()
+                with contextlib.suppress(OSError):  # none can be made now: another try before the next image
+                    process = await _spawn()
             self._idle.put_nowait(process)
         if "error" in reply:
             told = DataError(**{name: str(text) for name, text in reply["error"].items()})

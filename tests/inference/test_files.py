@@ -219,22 +219,23 @@ def test_labels_above_255_are_written(predictor, tmp_path) -> None:
     assert np.array_equal(read_mask(mask), wide(pixels(20, 30)))
 
 
-def test_the_coarse_score_map_of_an_fcn(tmp_path: Path) -> None:
+def test_the_coarse_score_maps_of_an_fcn(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = build_network("fcn", channels=3, classes=2, options={"encoder": "resnet18", "skips": 0}).eval()
     predictor = Predictor(
         TorchRuntime(network, device="cpu", precision="float32"),
         LabelSet((0, 255), ("background", "cell"), None, default_colours(2)),
     )
-    image = save(tmp_path / "in" / "a.png", 70, 90)
-    predict_files(predictor, [image], tmp_path / "out", PredictOptions(coarse=True))
-    scores = np.load(tmp_path / "out" / "a_coarse.npy")
-    x = torch.from_numpy(np.asarray(Image.open(image)).copy()).permute(2, 0, 1)[None]
+    images = [save(tmp_path / "in" / name, 70, 90) for name in ("a.png", "b.png", "c.png")]  # of one size
+    predict_files(predictor, images, tmp_path / "out", PredictOptions(coarse=True))
+    x = torch.from_numpy(np.asarray(Image.open(images[0])).copy()).permute(2, 0, 1)[None]
     with torch.no_grad():
         expected = network.scores(x)[0].numpy()
-    assert scores.shape == (2, 3, 3)
-    np.testing.assert_allclose(scores, expected, atol=1e-4 * abs(expected).max())
-    assert tree(tmp_path / "out") == {"a.png", "a_coarse.npy"}
+    assert tree(tmp_path / "out") == {f"{stem}{end}" for stem in "abc" for end in (".png", "_coarse.npy")}
+    for stem in "abc":
+        scores = np.load(tmp_path / "out" / f"{stem}_coarse.npy")
+        assert scores.shape == (2, 3, 3)
+        np.testing.assert_allclose(scores, expected, atol=1e-4 * abs(expected).max())
 
 
 def test_a_network_without_a_coarse_map_is_refused_first(predictor: Predictor, tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ class _Sized:
     bytes: int
     most: int
 
+
 @dataclass(frozen=True)
 class _Read:
     """An image that can be computed. image: (C, H, W) as the network sees it, None where it is read part by part.
@@ -161,7 +162,8 @@ class _Work:
         if self._predictor.plan_way(height, width).kind != "one pass":
             return _Sized(job, (height, width), source.dtype, 0, 1)
         held = math.prod(source.shape) * source.dtype.itemsize
-        return _Sized(job, (height, width), source.dtype, held, self._batches.most(height, width))
+        most = 1 if job.coarse is not None else self._batches.most(height, width)
+        return _Sized(job, (height, width), source.dtype, held, most)
 
     def kind(self, one: _Sized) -> tuple[Hashable, int]:
         """Images of one size and type go together."""

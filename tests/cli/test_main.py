@@ -109,6 +109,9 @@ def test_wrong_arguments_are_named(words: list[str], named: str, capsys: pytest.
     assert err.endswith("--help\n")
 
 
+GO_ON = "Interrupted; the masks in out are whole.\n  do        the same command with --resume goes on\n"
+
+
 @pytest.mark.parametrize(
     ("error", "code", "shown"),
     [
@@ -122,7 +125,8 @@ def test_wrong_arguments_are_named(words: list[str], named: str, capsys: pytest.
         (KeepmapError("failed"), 1, "KeepmapError: failed\n"),
         (Interrupted("Stopped after step 3."), 130, "Stopped after step 3.\n"),
         (Interrupted("Stopped.", signal=15, do="--resume"), 143, "Stopped.\n  do        --resume\n"),
-        (KeyboardInterrupt(), 130, "Interrupted by Ctrl-C.\n"),
+        (KeyboardInterrupt(), 130, GO_ON),
+        (SystemExit(143), 143, GO_ON),
     ],
 )
 def test_failures_are_shown_without_traceback(

@@ -305,6 +305,14 @@ def test_other_formats_in_and_what_becomes_of_them(predictor, tmp_path) -> None:
         predict_files(predictor, [tmp_path / "e.tif"], tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", ["x.tif", "out/x.tif", "out/prediction.jsonl", "out/review_first.csv", ""])
+def test_a_table_replaces_neither_an_image_nor_another_output(predictor, tmp_path, name) -> None:
+    image = save(tmp_path / "x.tif")
+    with pytest.raises(OutputError, match="--table"):
+        predict_files(predictor, [image], tmp_path / "out", PredictOptions(table=str(tmp_path / name)))
+    assert tree(tmp_path) == {"x.tif"}
+
+
 @pytest.mark.parametrize("option", ["overlay", "coarse"])
 def test_what_needs_the_whole_image_has_its_limit(predictor, tmp_path, monkeypatch, option) -> None:
     image = save(tmp_path / "x.tif")
@@ -359,6 +367,23 @@ def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, wa
     assert any(" goes on at " in line for line in said.lines)
     assert predict_files(large, [image], out, options, about={}, progress=said) == [found]
     assert said.lines[-1] == "1 of 1 images are predicted already."
+
+
+def test_what_was_stopped_while_it_was_cleaned_is_computed_again(predictor, tmp_path, monkeypatch) -> None:
+    image, out = save(tmp_path / "x.tif", 300, 40), tmp_path / "out"
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
+    large, options = Predictor(predictor.runtime, predictor.labels, memory_bytes=1), PredictOptions(fill_holes=5)
+    (expected,) = predict_files(large, [image], tmp_path / "whole", options)
+
+    def stopped(job, source, values, *others):
+        values[:] = 0
+        raise Stop
+
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(files, "finish", stopped)
+        predict_files(large, [image], out, options, about={})
+    (found,) = predict_files(large, [image], out, replace(options, resume=True), about={})
+    assert found.read_bytes() == expected.read_bytes()
 
 
 def test_what_was_begun_with_something_else_begins_anew(predictor, tmp_path, monkeypatch) -> None:

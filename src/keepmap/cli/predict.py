@@ -5,6 +5,7 @@ Knows the shell's parameters only; `keepmap.predict` does the work.
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ import typer
 
 import keepmap
 from keepmap.cli.parameters import Quiet, takes
+from keepmap.errors import Interrupted
 from keepmap.options import PredictOptions
 
 
@@ -30,5 +32,12 @@ def predict(
     from keepmap.cli.progress import make_progress
 
     progress = make_progress(quiet)
-    written = keepmap.predict(run, inputs, out, **options, progress=progress)
+    try:
+        written = keepmap.predict(run, inputs, out, **options, progress=progress)
+    except (KeyboardInterrupt, SystemExit) as stop:  # Ctrl-C, or SIGTERM as `main` passes it on
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        raise Interrupted(
+            f"Interrupted; the masks in {out} are whole.", signal=number,
+            do="the same command with --resume goes on",
+        ) from None
     progress.say(f"{len(written)} mask{'' if len(written) == 1 else 's'} in {out}")

@@ -25,9 +25,10 @@ from keepmap.data.sinks import LabelSink, ProbabilitySink, open_probabilities, o
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.inference.batching import Batches
 from keepmap.inference.finished import Row, finish, write_table
-from keepmap.inference.jobs import Failure, Job, failed, plan_outputs, prepare_folders
+from keepmap.inference.jobs import Failure, Job, check_table, failed, plan_outputs, prepare_folders
 from keepmap.inference.pipeline import Stages, overlapped
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
+from keepmap.inference.record import NAME as RECORD
 from keepmap.inference.record import Record, State
 from keepmap.inference.review import FILE as REVIEW
 from keepmap.inference.review import Sums, review_lines
@@ -62,8 +63,11 @@ def predict_files(
     if options.coarse:
         predictor.runtime.check_scores()
     jobs, failures = plan_outputs(inputs, out, options)
-    table = set() if options.table is None else {Path(options.table).parent}
-    prepare_folders({out, *(path.parent for job in jobs for path in job.outputs)} | table)
+    folders = {out, *(path.parent for job in jobs for path in job.outputs)}
+    if options.table is not None:
+        check_table(Path(options.table), jobs, (out / RECORD, out / REVIEW))
+        folders.add(Path(options.table).parent)
+    prepare_folders(folders)
     total = len(jobs) + len(failures)
     record = None if about is None else Record(out, about, options)
     rows = {job.mask: found for job in jobs if record and (found := record.finished(job)) is not None}
@@ -197,6 +201,8 @@ class _Work:
     def write(self, computed: _Computed) -> list[Row]:
         """Clean and measure a label map, write what is asked for and close its sink; the rows of the table."""
         read, job = computed.read, computed.read.job
+        if self._record is not None and (self._options.smallest_object or self._options.fill_holes):
+            self._record.forget(job)  # what is cleaned in part cannot be gone on with
         with computed.open:
             rows = finish(job, read.source, computed.sink.pixels, self._predictor.labels, self._options)
         if computed.sums is not None:

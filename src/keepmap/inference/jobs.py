@@ -77,6 +77,15 @@ def plan_outputs(
     return _without_clashes(jobs), failures
 
 
+def check_table(table: Path, jobs: Sequence[Job], others: Sequence[Path]) -> None:
+    """Raise OutputError where the table would replace an image, another output of the jobs or one of `others`."""
+    if table.is_dir():
+        raise OutputError(f"{table} is a folder.", expected="a file name for --table")
+    taken = [path for job in jobs for path in (job.image, *job.outputs)]
+    if table.resolve() in {path.resolve() for path in (*taken, *others)}:
+        raise OutputError(f"{table} is a file of the prediction itself.", do="choose another name for --table")
+
+
 def prepare_folders(folders: set[Path]) -> None:
     """Create the folders and write a file of no bytes into each, which is removed at once. Raises OutputError."""
     for folder in sorted(folders):

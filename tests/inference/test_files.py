@@ -379,9 +379,10 @@ def test_what_was_stopped_while_it_was_cleaned_is_computed_again(predictor, tmp_
         values[:] = 0
         raise Stop
 
-    with monkeypatch.context() as patch, pytest.raises(Stop):
+    with monkeypatch.context() as patch:
         patch.setattr(files, "finish", stopped)
-        predict_files(large, [image], out, options, about={})
+        with pytest.raises(Stop):
+            predict_files(large, [image], out, options, about={})
     (found,) = predict_files(large, [image], out, replace(options, resume=True), about={})
     assert found.read_bytes() == expected.read_bytes()
 

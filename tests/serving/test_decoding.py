@@ -39,9 +39,10 @@ def test_a_stuck_and_a_dead_decoder_are_replaced(
         process.kill()
         await process.wait()
         decoders._idle.put_nowait(process)
-        with monkeypatch.context() as patch, pytest.raises(DataError, match="cannot be decoded"):
+        with monkeypatch.context() as patch:
             patch.setattr(asyncio, "create_subprocess_exec", none_left)
-            await decoders.decode(task("a.png"), Ticket())
+            with pytest.raises(DataError, match="cannot be decoded"):
+                await decoders.decode(task("a.png"), Ticket())
         last = await decoders.decode(task("e.tif"), Ticket())
         await decoders.close()
         return first, last, decoders.killed

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -74,12 +74,8 @@ def predict_files(
     if rows:
         show.say(f"{len(rows)} of {total} images are predicted already.")
     work = _Work(predictor, options, record, show)
-    sized = []
-    for job in jobs:
-        try:
-            sized += [] if job.mask in rows else [work.sized(job)]
-        except DataError as error:
-            failures.append(Failure(job.image, error))
+    sized, unfit = work.sizes(job for job in jobs if job.mask not in rows)
+    failures += unfit
     stages = Stages(work.read, work.compute, work.write, work.kind, work.weight)
     with show.track("predict", sum(math.prod(one.size) for one in sized) / MEGAPIXEL, "megapixels") as work.tracker:
         for one, outcome in overlapped(sized, stages, _AHEAD):
@@ -156,7 +152,17 @@ class _Work:
         output: Output = "probabilities" if options.probabilities or options.review else "labels"
         self._batches = Batches(predictor.runtime, output, predictor.memory_bytes)
 
-    def sized(self, job: Job) -> _Sized:
+    def sizes(self, jobs: Iterable[Job]) -> tuple[list[_Sized], list[Failure]]:
+        """What the headers of the images say, and those that cannot be predicted."""
+        sized, failures = [], []
+        for job in jobs:
+            try:
+                sized.append(self._sized(job))
+            except DataError as error:
+                failures.append(Failure(job.image, error))
+        return sized, failures
+
+    def _sized(self, job: Job) -> _Sized:
         """What the header of an image says. Raises DataError where it cannot be predicted."""
         source = open_image(job.image, self._options)
         self._predictor.check(source)

@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 import keepmap
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import DataError
+from keepmap.serving import answers
 from keepmap.serving.answers import class_rows, runs, write_answer
 from keepmap.serving.decoding import Decoded
 from keepmap.serving.tickets import Ticket
@@ -60,6 +61,17 @@ def test_what_was_not_measured_is_of_no_class(run: Path, tmp_path: Path) -> None
     told = json.loads(answer.path.read_bytes())
     found = np.repeat(told["runs"]["indices"], told["runs"]["lengths"]).reshape(8, 8)
     np.testing.assert_array_equal(found < 0, empty)
+
+
+@pytest.mark.parametrize("shapes", ["runs", "polygons"])
+def test_a_ragged_mask_is_not_told_in_shapes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shapes: Any
+) -> None:
+    predictor, source = keepmap.load(run, precision="float32"), decoded(tmp_path, 8, 8, nodata=7.0)
+    monkeypatch.setitem(answers._CHANGES, shapes, 0)
+    with pytest.raises(DataError, match=f"too ragged for {shapes}"):
+        write_answer(predictor, source, tmp_path, Wish("json", shapes), Ticket(), 10_000)
+    assert write_answer(predictor, source, tmp_path, Wish("json"), Ticket(), 10_000).path.exists()
 
 
 def test_a_form_that_does_not_fit_is_refused(run: Path, tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ from keepmap.serving.refusals import encode
 from keepmap.serving.tickets import Ticket
 from keepmap.serving.wishes import FORMS, Wish
 
+_CHANGES = {"none": math.inf, "runs": 20e6, "polygons": 2e6}
+"""Changes of class along the rows of a map that is told in a shape, at most: noise would take gigabytes and minutes."""
 _PREVIEW = 2048
 """Pixels of the longer side of a preview, at most."""
 
@@ -95,6 +97,7 @@ def _as_json(predictor: Predictor, source: Decoded, folder: Path, wish: Wish, ti
     predictor.predict(source, sink, tracker=ticket)
     values = sink.finish()
     indices = IndexView(values, labels, None if source.nodata is None else labels.blank)[:]
+    _require_few_changes(indices, wish.shapes)
     found = {"image": _image(source), "classes": class_rows(indices, source, labels)}
     if wish.shapes == "runs":
         found["runs"] = runs(indices)
@@ -110,6 +113,15 @@ def _as_json(predictor: Predictor, source: Decoded, folder: Path, wish: Wish, ti
     if wish.shapes == "polygons":
         body = body[:-1] + b',"polygons":' + "".join(geojson(indices, labels, source.geometry)).encode() + b"}"
     return body
+
+
+def _require_few_changes(indices: Array, shapes: str) -> None:
+    changes = np.count_nonzero(indices[:, 1:] != indices[:, :-1])
+    if changes > _CHANGES[shapes]:
+        raise DataError(
+            f"The mask is too ragged for {shapes}.", found=f"{changes / 1e6:.1f} million changes along its rows",
+            expected=f"at most {_CHANGES[shapes] / 1e6:g} million", do="ask for as=tiff",
+        )  # fmt: skip
 
 
 def _image(source: Decoded) -> dict[str, Any]:

@@ -108,3 +108,15 @@ def test_options_that_cannot_be(run: Path, tmp_path: Path, quick: None) -> None:
     assert (tmp_path / "requests" / "mine").exists()
     with pytest.raises(OutputError, match="cannot be made"):
         opened(run, tmp_path / "file" / "state", Silent()).__enter__()
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    class Base:
+        should_exit = force_exit = False
+
+    quiet = server._quiet(Base)()
+    found = []
+    for _ in range(2):
+        quiet.handle_exit(signal.SIGTERM, None)
+        found.append((quiet.should_exit, quiet.force_exit))
+    assert found == [(True, False), (True, True)]

@@ -120,6 +120,13 @@ def _quiet(base: Any) -> Any:
     class Quiet(base):  # type: ignore[misc]
         """One server."""
 
+        should_exit: bool
+
+        def handle_exit(self, *_: object) -> None:
+            """End after what runs; asked a second time, at once."""
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
         @contextlib.contextmanager
         def capture_signals(self) -> Iterator[None]:
             """Let SIGINT and SIGTERM end the server, a second one at once."""

@@ -22,6 +22,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -174,6 +175,13 @@ class RunFolder:
                 file.write(json.dumps(plain) + "\n")
         except OSError as error:
             raise not_written(self.metrics_file, error) from error
+
+    def read_metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl, oldest first, without one that was cut short; none where there is no file."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        return [json.loads(line) for line in lines if _known(line, sys.maxsize, sys.maxsize)]
 
     def trim_metrics(self, step: int, validated: int) -> None:
         """Leave in metrics.jsonl what was known at `step`, the last validation at `validated`; whole or not at all.

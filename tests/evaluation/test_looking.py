@@ -27,18 +27,22 @@ def test_looks_add_up_to_the_counts(tmp_path: Path) -> None:
         Image.fromarray(random.integers(0, 256, (21, 30, 3), np.uint8)).save(tmp_path / "images" / f"{name}.png")
         Image.fromarray(mask).save(tmp_path / "masks" / f"{name}.png")
         Image.fromarray(255 - mask).save(tmp_path / "found" / f"{name}.png")
+    for part in ("images", "masks", "found"):  # a link to a folder elsewhere
+        (tmp_path / "linked" / part).mkdir(parents=True)
+        (tmp_path / "linked" / part / "far").symlink_to(tmp_path / part)
     torch.manual_seed(0)
     network = build_network("unet", channels=3, classes=2, options={"widths": (4, 8)})
     labels = LabelSet((0, 255), ("background", "cell"), None, default_colours(2))
     predictor = Predictor(TorchRuntime(network, device="cpu", precision="float32"), labels)
-    images, masks, found = (tmp_path / part for part in ("images", "masks", "found"))
+    images, masks, found = (tmp_path / "linked" / part for part in ("images", "masks", "found"))
+    reading, options = ImageOptions(follow_links=True), ScoreOptions(follow_links=True)
     sights = (
-        (sight_of_run(predictor, (images, masks), ImageOptions()), count_run(predictor, images, masks)),
-        (sight_of_masks(found, masks, ScoreOptions()), count_folders(found, masks)),
+        (sight_of_run(predictor, (images, masks), reading), count_run(predictor, images, masks, reading=reading)),
+        (sight_of_masks(found, masks, options), count_folders(found, masks, reading=options)),
     )
     for sight, tally in sights:
         matrix = ConfusionMatrix(2)
-        for stem in ("a", "b"):
+        for stem in ("far/a", "far/b"):
             look = sight.look(stem)
             assert sight.pixels(stem) == look.truth.size == 630
             assert (look.image is None) == (look.seconds == 0) == (sight.predictor is None)

@@ -29,4 +29,5 @@ def test_the_hub_reads_the_numbers(reported: Any, kind: str) -> None:
     text = file.read_text(encoding="utf-8")
     for row in scores.classes:
         assert f"| {row.name} | {row.iou:.4f} |" in text
+    assert f"trained with keepmap {reported.run.read_config().version}." in text
     assert "What these numbers do not tell" in text

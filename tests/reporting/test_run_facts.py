@@ -67,6 +67,7 @@ def test_an_imported_run_has_no_training_and_a_network_of_ones_own_no_arithmetic
     config = json.loads(reported.run.config_file.read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "foreign": True, "network": "Own"}))
     (tmp_path / "model.safetensors").write_bytes(reported.run.model_file.read_bytes())
+    (tmp_path / "metrics.jsonl").write_text('{"step": 20, "los')  # a process that was killed while it wrote
     facts = read_facts(RunFolder(tmp_path))
     assert (facts.plan, facts.split, train_command(facts), course(facts), data_rows(facts)) == (None, None, "", "", [])
     rows = dict(model_rows(facts, None))

@@ -50,6 +50,9 @@ def test_a_browser_shows_all_of_it(reported: Any, browser: Any, kind: str, width
     assert page.locator(".chart svg").count() == (4 if kind == "training" else 3)
     assert {url.split(":")[0] for url in visit.requests} <= {"file", "data"}
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    if width == 1280:
+        cut = "[...document.querySelectorAll('.scroll')].some(each => each.scrollWidth > each.clientWidth)"
+        assert not page.evaluate(cut)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (sum(map(int, re.findall(r"\d+", background))) < 200) == dark
     opacity = "getComputedStyle(document.querySelector('.stack.prediction img')).opacity"

@@ -66,13 +66,13 @@ class Sight:
 def sight_of_run(predictor: Predictor, folders: Sequence[Path], reading: ImageOptions) -> Sight:
     """Of a predictor on folders of images and of masks. Raises as `pair_images`."""
     images, masks = folders
-    pairs = {pair.stem: pair for pair in pair_images(images, masks)}
+    pairs = {pair.stem: pair for pair in pair_images(images, masks, follow_links=reading.follow_links)}
     return Sight(pairs, predictor.labels, reading, predictor)
 
 
 def sight_of_masks(predictions: Path, masks: Path, options: ScoreOptions) -> Sight:
     """Of predicted masks beside true ones. Raises as `count_folders`."""
-    pairs = {pair.stem: pair for pair in pair_predictions(predictions, masks)}
+    pairs = {pair.stem: pair for pair in pair_predictions(predictions, masks, follow_links=options.follow_links)}
     labels, _ = find_file_labels(
         [pair.mask for pair in pairs.values()], class_names=named_classes(options.classes), ignore=options.ignore,
         instances=options.instances, reading=options, progress=Silent(),

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import jinja2
 
-from keepmap import __version__
 from keepmap.metrics.confusion import Figure, Scores
 from keepmap.reporting.run_facts import data_rows, model_rows, network_name
 from keepmap.reporting.run_page import Subject, between, in_short, untold
@@ -50,7 +49,7 @@ def model_card(subject: Subject) -> str:
         values=list(zip(facts.labels.values, facts.labels.names, strict=True)),
         untold=list(untold(subject)),
         command=subject.command,
-        version=__version__,
+        version=facts.config.version,
     )
 
 

@@ -5,7 +5,6 @@ Computes no score and opens no image.
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
@@ -63,8 +62,7 @@ def read_facts(run: RunFolder) -> RunFacts:
         figures = from_dict(Fingerprint, values, str(run.fingerprint_file), RunError)
     if run.split_file.is_file():
         split = from_dict(Split, read_json(run.split_file, format=FORMAT), str(run.split_file), RunError)
-    text = run.metrics_file.read_text(encoding="utf-8") if run.metrics_file.is_file() else ""
-    return RunFacts(run, run.read_config(), plan, figures, split, [json.loads(line) for line in text.splitlines()])
+    return RunFacts(run, run.read_config(), plan, figures, split, run.read_metrics())
 
 
 def train_command(facts: RunFacts) -> str:

@@ -56,9 +56,10 @@ def _of_training(run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Pre
     if facts.split is None:
         raise RunError(f"{run.path} does not say which images it was trained on.", found="no split.json")
     held_out = set(facts.split.validation)
-    matching = match_folders(Path(facts.split.images), Path(facts.split.masks))
+    reading = facts.split.options
+    matching = match_folders(Path(facts.split.images), Path(facts.split.masks), follow_links=reading.follow_links)
     pairs = {pair.stem: pair for pair in matching.pairs if pair.stem in held_out}
-    sight = Sight(pairs, facts.labels, facts.split.options, open_run(run.path))
+    sight = Sight(pairs, facts.labels, reading, open_run(run.path))
     gallery = make_gallery(scores, sight, _AFTER_TRAINING, _REGIONS)
     data = _data_name(Path(facts.split.images))
     return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, train_command(facts))

@@ -98,7 +98,15 @@ class TrainOptions(ImageOptions, LabelOptions):
 
 
 @dataclass(frozen=True)
-class PredictOptions(ComputeOptions, ImageOptions):
+class AveragingOptions(ComputeOptions):
+    """What several passes over an image are averaged over."""
+
+    tta: str | None = option(None, "average over views of each image: flips, rotations, scales, or several with commas")
+    ensemble: tuple[str, ...] | None = option(None, "another RUN or exported file to average with; once for each")
+
+
+@dataclass(frozen=True)
+class PredictOptions(AveragingOptions, ImageOptions):
     """Options of `keepmap predict`. Raises OptionError for numbers that cannot be."""
 
     overlay: bool = option(False, "also write OUT/STEM_overlay.png, the classes drawn over the image")
@@ -110,8 +118,6 @@ class PredictOptions(ComputeOptions, ImageOptions):
     table: str | None = option(None, "CSV file of areas, objects and their sizes for each image and class")
     smallest_object: int = option(0, "regions of fewer pixels get the class that surrounds them most")
     fill_holes: int = option(0, "holes of up to so many pixels get the class around them")
-    tta: str | None = option(None, "average over views of each image: flips, rotations, scales, or several with commas")
-    ensemble: tuple[str, ...] | None = option(None, "another RUN or exported file to average with; once for each")
     resume: bool = option(False, "go on with a prediction into OUT that was stopped")
 
     def __post_init__(self) -> None:
@@ -162,7 +168,7 @@ class ScoreOptions(ImageOptions, LabelOptions):
 
 
 @dataclass(frozen=True)
-class EvaluateOptions(ComputeOptions, ScoreOptions):
+class EvaluateOptions(AveragingOptions, ScoreOptions):
     """Options of `keepmap evaluate`."""
 
     html: str | None = option(None, "file for the report as a page with pictures")

@@ -11,19 +11,27 @@ from PIL import Image
 
 import keepmap
 from keepmap.api.training import Run
-from keepmap.errors import DataError, OutputError
+from keepmap.errors import DataError, OptionError, OutputError
 
 
-def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path) -> None:
-    written = keepmap.predict(run.path, data / "images", tmp_path / "out", precision="float32")
+@pytest.mark.parametrize("averaged", [False, True])
+def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path, averaged: bool) -> None:
+    asked = {"precision": "float32"} | ({"tta": "flips", "ensemble": [run.path]} if averaged else {})
+    written = keepmap.predict(run.path, data / "images", tmp_path / "out", **asked)
     assert len(written) == 6
     for file in written:
         with Image.open(file) as mask, Image.open(data / "images" / file.name) as image:
             assert mask.size == image.size
             assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
-    of_run = keepmap.evaluate(run.path, data / "images", data / "masks", precision="float32")
+    page = tmp_path / "page.html"
+    of_run = keepmap.evaluate(run.path, data / "images", data / "masks", **asked, html=str(page))
     of_files = keepmap.evaluate(tmp_path / "out", data / "masks")
     assert of_run.matrix == of_files.matrix
+    name = f"{run.path.name} + {run.path.name}, averaged over flips, on "
+    assert (f"<title>{name}" in page.read_text(encoding="utf-8")) == averaged
+    if averaged:
+        with pytest.raises(OptionError, match="--tta"):
+            keepmap.evaluate(tmp_path / "out", data / "masks", tta="flips")
 
 
 def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:

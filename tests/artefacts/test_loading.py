@@ -13,7 +13,7 @@ from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import ArtefactError, OptionError, RunError
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
-from keepmap.options import PredictOptions
+from keepmap.options import AveragingOptions
 from keepmap.runtime.averaged import AveragedRuntime
 from keepmap.runtime.torch_runtime import TorchRuntime
 
@@ -48,16 +48,16 @@ def test_what_is_averaged_was_made_for_the_same(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(loading, "load_predictor", load)
     with pytest.raises(RunError, match=r"(?s)one/cell and two/wall are made for other.*255 cell.*255 wall"):
-        load_averaged([Path("one/cell"), Path("two/wall")], PredictOptions())
+        load_averaged(Path("one/cell"), AveragingOptions(ensemble=("two/wall",)))
     with pytest.raises(OptionError, match="--tta turns does not exist"):
-        load_averaged([Path("cell")], PredictOptions(tta="turns"))
-    assert isinstance(load_averaged([Path("cell")], PredictOptions()).runtime, TorchRuntime)
-    both = load_averaged([Path("one/cell"), Path("two/cell")], PredictOptions(way="tiles"))
+        load_averaged(Path("cell"), AveragingOptions(tta="turns"))
+    assert isinstance(load_averaged(Path("cell"), AveragingOptions()).runtime, TorchRuntime)
+    both = load_averaged(Path("one/cell"), AveragingOptions(way="tiles", ensemble=("two/cell",)))
     assert isinstance(both.runtime, AveragedRuntime)
     assert (both.memory_bytes, both.labels.names[1]) == (12345, "cell")
     assert both.plan_way(900, 900).kind == "tiles"
     with pytest.raises(OptionError, match="cannot be computed in bands"):
-        load_averaged([Path("cell")], PredictOptions(tta="flips", way="bands")).plan_way(900, 900)
+        load_averaged(Path("cell"), AveragingOptions(tta="flips", way="bands")).plan_way(900, 900)
 
 
 def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:

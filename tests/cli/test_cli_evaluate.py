@@ -40,7 +40,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
         "memory": "1G", "way": "auto", "follow_links": False,
         "device": "auto",
         "precision": "auto", "metrics": "all", "surface_tolerance": 2.0, "group_by": "found",
-        "html": None, "card": None,
+        "html": None, "card": None, "tta": None, "ensemble": None,
     }  # fmt: skip
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert ["cell", "1", "0.5000", "0.6667", "0.5000", "1.0000"] in lines

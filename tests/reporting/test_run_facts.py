@@ -41,6 +41,8 @@ def test_the_command_gives_the_same_call(monkeypatch: pytest.MonkeyPatch) -> Non
     assert folders == (Path("my images"), Path("masks"), Path("run"))
     for name, value in vars(options).items():
         assert given[name] == value, name
+    several = command_line("evaluate", ["a"], EvaluateOptions(tta="flips", ensemble=("b", "c d")), EvaluateOptions())
+    assert several == "keepmap evaluate a --tta flips --ensemble b --ensemble 'c d'"
     assert command_line("evaluate", ["a", "b"], EvaluateOptions(), EvaluateOptions()) == "keepmap evaluate a b"
 
 

@@ -49,4 +49,7 @@ def test_masks_alone_have_a_page_without_images_and_no_card(reported: Any, tmp_p
     assert "Plan, and why" not in text
     with pytest.raises(OptionError, match="--card is of a RUN"):
         keepmap.evaluate(masks, masks, card=str(tmp_path / "card.md"))
+    images = reported.data / "images"
+    with pytest.raises(OptionError, match="--card is of one RUN as it is"):
+        keepmap.evaluate(reported.run.path, images, masks, card=str(tmp_path / "card.md"), tta="flips")
     assert not (tmp_path / "card.md").exists()

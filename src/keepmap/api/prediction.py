@@ -33,7 +33,7 @@ from keepmap.options import (
     WantedWay,
 )
 from keepmap.protocols import Progress, Silent, StrPath
-from keepmap.reporting.writing import report_evaluation
+from keepmap.reporting.writing import report_evaluation, require_card
 from keepmap.runs import RunFolder
 
 
@@ -92,7 +92,7 @@ def predict(
     ensemble = tuple(os.fspath(other) for other in ensemble or ()) or None
     options = from_arguments(PredictOptions, locals())
     runs = [Path(run), *map(Path, options.ensemble or ())]
-    predictor = load_averaged(runs, options, network)
+    predictor = load_averaged(Path(run), options, network)
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
         predictor,
@@ -125,6 +125,8 @@ def evaluate(
     metrics: Metrics = "all",
     surface_tolerance: float = 2.0,
     group_by: str = "found",
+    tta: str | None = None,
+    ensemble: tuple[str, ...] | None = None,
     way: WantedWay = "auto",
     device: str = "auto",
     precision: Precision = "auto",
@@ -135,10 +137,13 @@ def evaluate(
     """Scores with 95 % intervals: evaluate(RUN, IMAGES, MASKS), or evaluate(PREDICTIONS, MASKS) without a run.
 
     metrics, surface_tolerance: see docs/metrics.md. group_by: as in `train`; groups are what the bootstrap draws.
-    network: as in `load`. html: a file for the report as a page; card: one for a model card of the RUN.
+    network: as in `load`. tta, ensemble: what is averaged, as in `predict`.
+    html: a file for the report as a page; card: one for a model card of the RUN.
     """
+    ensemble = tuple(os.fspath(other) for other in ensemble or ()) or None
     options, show = from_arguments(EvaluateOptions, locals()), progress or Silent()
-    open_run = cache(partial(load_predictor, options=options, given=network))
+    require_card(Path(source), options)
+    open_run = cache(partial(load_averaged, options=options, given=network))
     scores = evaluate_source((source, *folders), options, Opener(_is_trained, open_run), network is not None, show)
     if options.html or options.card:
         report_evaluation((source, *folders), scores, options, open_run, show)

@@ -6,14 +6,13 @@ Knows names of files; what is in them is read in `runs` and `runtime`.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from pathlib import Path
 
 from keepmap.artefacts.graphs import FILES
 from keepmap.errors import ArtefactError, OptionError, RunError
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.candidate import Segmenter
-from keepmap.options import ComputeOptions, PredictOptions, parse_size
+from keepmap.options import AveragingOptions, ComputeOptions, parse_size
 from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.averaged import AveragedRuntime, View, views_of
@@ -64,19 +63,22 @@ def _artefact_file(path: Path) -> Path:
     return next((path / name for name in FILES.values() if (path / name).is_file()), path)
 
 
-def load_averaged(paths: Sequence[Path], options: PredictOptions, given: Segmenter | None = None) -> Predictor:
-    """The mean of the models in `paths`, over the views that `options.tta` names; `given` is for the first of them.
+def load_averaged(path: Path, options: AveragingOptions, given: Segmenter | None = None) -> Predictor:
+    """The mean of the models in `path` and `options.ensemble`, over the views that `options.tta` names.
+
+    given: as in `load_predictor`, for the model in `path`.
 
     Raises as `load_predictor`, and RunError where the models were not made for the same images and labels.
     """
     views = views_of(options.tta) if options.tta is not None else (View(),)
-    predictors = [load_predictor(path, options, None if at else given) for at, path in enumerate(paths)]
+    paths = [path, *map(Path, options.ensemble or ())]
+    predictors = [load_predictor(each, options, None if at else given) for at, each in enumerate(paths)]
     first = predictors[0]
-    for path, other in zip(paths[1:], predictors[1:], strict=True):
+    for each, other in zip(paths[1:], predictors[1:], strict=True):
         if _made_for(first) != _made_for(other):
             raise RunError(
-                f"{paths[0]} and {path} are made for other images or labels, so that they cannot be averaged.",
-                found=f"{paths[0]}: {_described(first)}\n{path}: {_described(other)}",
+                f"{path} and {each} are made for other images or labels, so that they cannot be averaged.",
+                found=f"{path}: {_described(first)}\n{each}: {_described(other)}",
                 expected="models of one data set",
             )
     if len(paths) == 1 and views == (View(),):

@@ -6,7 +6,7 @@ Knows which is which and what goes with what; counts and scores nothing itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from keepmap.data.classes import named_classes
@@ -17,7 +17,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import ImageScores, Scores
 from keepmap.metrics.scoring import Difference, Resampling, choose_resampling, differences, score
 from keepmap.metrics.tally import Judging, Tally
-from keepmap.options import CompareOptions, EvaluateOptions, ScoreOptions
+from keepmap.options import AveragingOptions, CompareOptions, EvaluateOptions, ScoreOptions
 from keepmap.protocols import Progress, StrPath
 
 
@@ -82,13 +82,14 @@ def evaluate_source(
     source, *others = map(Path, folders)
     check_rule(options.group_by)
     if len(others) == 1:
-        computing = (options.memory, options.way, options.device, options.precision)
+        computing = tuple(getattr(options, field.name) for field in fields(AveragingOptions))
         if opener.knows(source):
             raise OptionError(f"{source} is a trained network: it needs images.", expected="evaluate RUN IMAGES MASKS")
-        if computing != (None, "auto", "auto", "auto") or own:
-            raise OptionError("--memory, --way, --device, --precision and network= are for a RUN; nothing is computed.")
-        if options.card:
-            raise OptionError("--card is of a RUN.", expected="evaluate RUN IMAGES MASKS")
+        if computing != tuple(field.default for field in fields(AveragingOptions)) or own:
+            raise OptionError(
+                "--memory, --way, --device, --precision, --tta, --ensemble and network= are for a RUN; "
+                "nothing is computed."
+            )
         tally = _count_masks(source, others[0], options, progress, options.html)
     elif len(others) == 2:
         _no_labels(options, "evaluate PREDICTIONS MASKS with them")

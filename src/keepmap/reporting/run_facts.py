@@ -88,6 +88,8 @@ def command_line(verb: str, arguments: list[str], options: Any, defaults: Any) -
         if isinstance(value, Mapping):
             for name, setting in value.items():
                 words += [flag, f"{name}={_setting(setting)}"]
+        elif isinstance(value, tuple):
+            words += [word for each in value for word in (flag, each)]
         else:
             words += [flag] if value is True else [flag, str(value)]
     return shlex.join(words)

@@ -11,7 +11,7 @@ from pathlib import Path
 from keepmap import external
 from keepmap.config import from_dict, read_json, write_text
 from keepmap.data.pairing import match_folders
-from keepmap.errors import KeepmapError, RunError
+from keepmap.errors import KeepmapError, OptionError, RunError
 from keepmap.evaluation.looking import Sight, sight_of_masks, sight_of_run
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
@@ -65,6 +65,16 @@ def _of_training(run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Pre
     return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, train_command(facts))
 
 
+def require_card(source: Path, options: EvaluateOptions) -> None:
+    """Raise OptionError for a card of what is no RUN, or of the mean of several networks or views."""
+    if not options.card:
+        return
+    if not RunFolder(source).config_file.is_file():
+        raise OptionError("--card is of a RUN.", found=str(source), expected="evaluate RUN IMAGES MASKS")
+    if options.tta or options.ensemble:
+        raise OptionError("--card is of one RUN as it is.", do="leave out --tta and --ensemble, or --card")
+
+
 def report_evaluation(
     folders: Sequence[StrPath], scores: Scores, options: EvaluateOptions, open_run: Callable[[Path], Predictor],
     progress: Progress,
@@ -80,14 +90,13 @@ def report_evaluation(
     gallery = make_gallery(scores, sight, _AFTER_EVALUATION, _REGIONS)
     command = command_line("evaluate", [str(folder) for folder in folders], options, EvaluateOptions())
     data = _data_name(others[0])
-    title = f"{source.absolute().name} on {data}"
+    names = " + ".join(each.absolute().name for each in (source, *map(Path, options.ensemble or ())))
+    title = f"{names}{f', averaged over {options.tta},' if options.tta else ''} on {data}"
     subject = Subject(title, data, False, scores, gallery, sight.labels, facts, command)
     if options.html:
         write_text(Path(options.html), run_page(subject))
         _say_missing(progress)
     if options.card:
-        if facts is None:
-            raise RunError(f"{source} is no RUN, and a model card is of one.", do="leave out --card")
         write_text(Path(options.card), model_card(subject))
 
 

@@ -157,9 +157,9 @@ def test_sigterm_leaves_through_every_with(tmp_path: Path, monkeypatch: pytest.M
         finally:
             left.append(True)
 
-    monkeypatch.setattr(keepmap, "predict", verb, raising=False)
+    monkeypatch.setattr(keepmap, "evaluate", verb, raising=False)
     with pytest.raises(SystemExit) as caught:
-        main(["predict", "run", "a.png", "-o", "out"])
+        main(["evaluate", "run", "images", "masks"])
     assert caught.value.code == 143
     assert left == [True]
     assert signal.getsignal(signal.SIGTERM) is before

@@ -28,8 +28,9 @@ from common import write_result
 from keepmap.artefacts import parity
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.resources import Stopwatch, has_bfloat16, resolve_precision, thread_count, use_cpu
-from keepmap.runs import RunConfig, RunFolder, write_tensors
+from keepmap.runs import RunFolder
 from speed import CLASSES, PlainLoop, make_network, matrix_product
+from untrained import save_run
 
 SIDE = 512
 HINTS = {"float32": "f32", "bfloat16": "bf16"}
@@ -48,12 +49,8 @@ def make_images(folder: Path, count: int, side: int) -> list[Path]:
 
 def make_run(path: Path, network: Any) -> RunFolder:
     """A RUN of `network` as it is."""
-    run = RunFolder(path)
-    run.create()
     labels = LabelSet(tuple(range(CLASSES)), tuple(map(str, range(CLASSES))), None, default_colours(CLASSES))
-    run.write_config(RunConfig("unet", {"widths": list(network.config.widths)}, 3, "uint8", labels, "0"))
-    write_tensors(run.model_file, network.state_dict())
-    return run
+    return save_run(path, network, labels)
 
 
 def bare_loop(file: Path, arrays: list[Any], precision: str) -> None:

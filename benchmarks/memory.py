@@ -23,9 +23,8 @@ import keepmap
 from common import write_result
 from keepmap.data.drawn import draw_pair
 from keepmap.data.labels import LabelSet, default_colours
-from keepmap.networks.catalogue import network_recipe
 from keepmap.resources import Stopwatch
-from keepmap.runs import RunConfig, RunFolder, write_tensors
+from untrained import save_run
 
 WIDTHS = (16, 32, 64, 128, 256)
 
@@ -35,13 +34,8 @@ def make_run(folder: Path) -> Path:
     torch.manual_seed(0)
     network = keepmap.build_model("unet", channels=3, classes=3, widths=WIDTHS)
     network.set_normalisation([60.0] * 3, [50.0] * 3)
-    name, options = network_recipe(network)
     labels = LabelSet((0, 1, 2), ("background", "smooth cell", "granular cell"), None, default_colours(3))
-    run = RunFolder(folder)
-    folder.mkdir()
-    run.write_config(RunConfig(name, options, 3, "uint8", labels, keepmap.__version__))
-    write_tensors(run.model_file, network.state_dict())
-    return folder
+    return save_run(folder, network, labels).path
 
 
 def write_image(path: Path, side: int) -> None:

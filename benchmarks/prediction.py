@@ -32,11 +32,11 @@ from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
 from keepmap.geometry.tiles import round_up
 from keepmap.inference.predictor import Predictor
-from keepmap.networks.catalogue import build_network, network_recipe
+from keepmap.networks.catalogue import build_network
 from keepmap.resources import Stopwatch
-from keepmap.runs import RunConfig, RunFolder, write_tensors
 from keepmap.runtime.torch_runtime import TorchRuntime
 from memory import peak_of
+from untrained import save_run
 
 SIDE, TILE = 1024, 512
 """Pixels: of the pass that the others are compared with, and of the tiles of a TIFF."""
@@ -59,12 +59,7 @@ def make_run(folder: Path, name: str) -> Path:
     torch.manual_seed(0)
     network = build_network(name, channels=3, classes=3, options=NETWORKS[name])
     network.set_normalisation([60.0] * 3, [50.0] * 3)
-    recipe, options = network_recipe(network)
-    run = RunFolder(folder)
-    folder.mkdir()
-    run.write_config(RunConfig(recipe, options, 3, "uint8", LABELS, keepmap.__version__))
-    write_tensors(run.model_file, network.state_dict())
-    return folder
+    return save_run(folder, network, LABELS).path
 
 
 def write_image(path: Path, side: int) -> Path:

@@ -39,7 +39,7 @@ from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.sinks import _encode_png
 from keepmap.networks.catalogue import build_network
 from keepmap.protocols import Geometry
-from keepmap.runs import RunConfig, RunFolder, write_tensors
+from untrained import save_run
 
 SIDE = 512
 CLIENTS = (1, 4, 16)
@@ -58,11 +58,7 @@ def make_run(folder: Path) -> Path:
     options = {"encoder": "efficientnet_lite0"}
     network = build_network("encoder_unet", channels=3, classes=2, options=options)
     network.set_normalisation([127.0] * 3, [128.0] * 3)
-    run = RunFolder(folder / "run")
-    run.create()
-    run.write_config(RunConfig("encoder_unet", options, 3, "uint8", LABELS, keepmap.__version__))
-    write_tensors(run.model_file, network.state_dict())
-    return run.path
+    return save_run(folder / "run", network, LABELS).path
 
 
 def picture(side: int, seed: int, kind: str = "PNG") -> bytes:

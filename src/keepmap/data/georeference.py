@@ -42,6 +42,10 @@ class Place:
         """Whether what turns clockwise in pixel numbers turns the other way in coordinates."""
         return self.matrix is not None and _determinant(self.matrix) < 0
 
+    def area_of(self, pixels: int) -> float | None:
+        """The area of so many pixels in `area_unit`; None where the file does not tell."""
+        return None if self.pixel_area is None else pixels * self.pixel_area
+
     def apply(self, points: Array) -> Array:
         """Coordinates (n, 2) of points (n, 2) in pixels; as they are where there are none."""
         if self.matrix is None:

@@ -92,8 +92,8 @@ def geojson(indices: LabelMap, labels: LabelSet, geometry: Geometry = Geometry()
             "value": labels.text(labels.values[polygon.index]) if labels.coloured else labels.values[polygon.index],
             "area_px": polygon.pixels,
         }
-        if place.pixel_area is not None:
-            properties |= {"area": polygon.pixels * place.pixel_area, "area_unit": place.area_unit}
+        if (area := place.area_of(polygon.pixels)) is not None:
+            properties |= {"area": area, "area_unit": place.area_unit}
         rings = [_closed(place.apply(ring), place.mirrored) for ring in polygon.rings]
         shape = {"type": "Polygon", "coordinates": rings}
         feature = {"type": "Feature", "properties": properties, "geometry": shape}

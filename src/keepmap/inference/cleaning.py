@@ -10,11 +10,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import numpy.typing as npt
 
+from keepmap.metrics.areas import BAND, bands_of
 from keepmap.metrics.objects import Components
 from keepmap.protocols import Array, LabelMap
-
-_BAND = 1 << 20
-"""Pixels that are looked at in one go."""
 
 Change = tuple[slice, npt.NDArray[np.bool_], Array]
 """Rows, which of their pixels change (h, W), and the new class indices of these (n,)."""
@@ -22,7 +20,7 @@ _Ints = npt.NDArray[np.int64]
 _Borders = list[tuple[_Ints, _Ints, _Ints]]
 
 
-def small_regions(indices: LabelMap, of: int, classes: int, smallest: int, *, band: int = _BAND) -> Iterator[Change]:
+def small_regions(indices: LabelMap, of: int, classes: int, smallest: int, *, band: int = BAND) -> Iterator[Change]:
     """Regions of class `of` with fewer than `smallest` pixels get the class that most sides of their border touch.
 
     A region is connected through sides and corners, as an object in the scores is; of two classes the lower wins, and a
@@ -35,7 +33,7 @@ def small_regions(indices: LabelMap, of: int, classes: int, smallest: int, *, ba
     return _changes(indices, of, classes, True, becomes, band)
 
 
-def small_holes(indices: LabelMap, of: int, classes: int, largest: int, *, band: int = _BAND) -> Iterator[Change]:
+def small_holes(indices: LabelMap, of: int, classes: int, largest: int, *, band: int = BAND) -> Iterator[Change]:
     """Holes of class `of` with up to `largest` pixels get the class around them; as `small_regions` otherwise.
 
     A hole is a region, connected through sides, that one class alone surrounds: it touches neither the border of the
@@ -67,7 +65,7 @@ def _changes(
     if not (target >= 0).any():
         return
     again = Components(corners=corners)
-    for rows, part in _bands(indices, band):
+    for rows, part in bands_of(indices, band):
         new = target[again.add(np.where(part == of, part, -1))]
         if (changed := new >= 0).any():
             yield rows, changed, new[changed]
@@ -81,7 +79,7 @@ def _measured(
     pixels, borders = np.zeros(1, np.int64), []
     width = indices.shape[1]
     last_part, last_numbers = np.full((1, width), -1, np.int16), np.zeros((1, width), np.int64)
-    for rows, part in _bands(indices, band):
+    for rows, part in bands_of(indices, band):
         numbers = regions.add(np.where(part == of, part, -1))
         pixels = np.append(pixels, np.zeros(len(regions.classes) - len(pixels), np.int64))
         pixels += np.bincount(numbers.reshape(-1), minlength=len(pixels))
@@ -105,11 +103,3 @@ def _sides(numbers: _Ints, part: Array, classes: int) -> tuple[_Ints, _Ints, _In
         codes.append(numbers[here][beside] * (classes + 1) + np.where(other < 0, classes, other))
     found, sides = np.unique(np.concatenate(codes), return_counts=True)
     return found // (classes + 1), found % (classes + 1), sides
-
-
-def _bands(indices: LabelMap, band: int) -> Iterator[tuple[slice, Array]]:
-    height, width = indices.shape
-    step = max(1, band // max(width, 1))
-    for start in range(0, height, step):
-        rows = slice(start, min(start + step, height))
-        yield rows, np.asarray(indices[rows], np.int16)

@@ -24,7 +24,7 @@ from keepmap.data.labels import LabelSet
 from keepmap.data.sinks import LabelSink, ProbabilitySink, open_probabilities, open_sink, write_array
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.inference.batching import Batches
-from keepmap.inference.finished import Row, finish, write_table
+from keepmap.inference.finished import Row, blank_of, finish, mask_dtype, write_table
 from keepmap.inference.jobs import Failure, Job, check_table, failed, plan_outputs, prepare_folders
 from keepmap.inference.pipeline import Stages, overlapped
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
@@ -293,6 +293,5 @@ def open_mask(
 
     written: as of `open_sink`.
     """
-    blank = None if source.nodata is None else labels.blank
-    dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank or 0))
+    blank, dtype = blank_of(source, labels), mask_dtype(source, labels)
     return open_sink(path, source.shape[1:], dtype, source.geometry, blank, written)

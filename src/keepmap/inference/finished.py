@@ -35,6 +35,16 @@ known. objects: connected through sides and corners; empty for the ground, which
 Row = tuple[str | int | float, ...]
 
 
+def blank_of(source: ArraySource, labels: LabelSet) -> int | None:
+    """The value that says in a mask of `source` that nothing was measured there; None where all was."""
+    return None if source.nodata is None else labels.blank
+
+
+def mask_dtype(source: ArraySource, labels: LabelSet) -> np.dtype[np.generic]:
+    """What holds every value of a mask of `source`."""
+    return np.promote_types(labels.dtype, np.min_scalar_type(blank_of(source, labels) or 0))
+
+
 class IndexView:
     """The class indices (H, W) of label values (H, W), read row by row; negative where nothing was measured.
 
@@ -63,7 +73,7 @@ def finish(
 
     values: label values (H, W), which are cleaned in place. Raises OutputError.
     """
-    indices = IndexView(values, labels, None if source.nodata is None else labels.blank)
+    indices = IndexView(values, labels, blank_of(source, labels))
     for rows, changed, new in _cleaned(indices, labels, options):
         values[rows][changed] = labels.decode(new)
     if job.polygons is not None:
@@ -81,8 +91,9 @@ def table_rows(image: Path, areas: Sequence[ClassArea], labels: LabelSet, geomet
     rows: list[Row] = []
     for k, found in enumerate(areas):
         value = labels.text(labels.values[k])
-        area = "" if place.pixel_area is None else _figure(found.pixels * place.pixel_area)
-        first = (image.as_posix(), labels.names[k], value, found.pixels, _figure(found.percent), area, place.area_unit)
+        area = place.area_of(found.pixels)
+        places = "" if area is None else _figure(area), place.area_unit
+        first = (image.as_posix(), labels.names[k], value, found.pixels, _figure(found.percent), *places)
         sizes = (found.smallest, found.median, found.mean, found.largest)
         none = k == 0 and labels.has_ground
         rows.append((*first, *([""] * 5 if none else [found.objects, *map(_figure, sizes)])))

@@ -6,16 +6,18 @@ Knows class indices only: neither their names, nor the size of a pixel, nor file
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from keepmap.metrics.confusion import Indices
 from keepmap.metrics.objects import Components
 from keepmap.protocols import LabelMap
 
-_BAND = 1 << 20
-"""Pixels that are counted in one go."""
+BAND = 1 << 20
+"""Pixels that are looked at in one go."""
 
 
 @dataclass(frozen=True)
@@ -36,16 +38,15 @@ class ClassArea:
     largest: float
 
 
-def class_areas(indices: LabelMap, classes: int, *, band: int = _BAND) -> list[ClassArea]:
+def class_areas(indices: LabelMap, classes: int, *, band: int = BAND) -> list[ClassArea]:
     """The figures of each class of a map (H, W) of class indices 0..classes - 1, negative where there is no class.
 
     indices: may be mapped from a file; `band` pixels are looked at at a time, and memory follows the number of objects.
     """
     components = Components()
     pixels = np.zeros(1, np.int64)
-    rows = max(1, band // max(indices.shape[1], 1))
-    for start in range(0, indices.shape[0], rows):
-        numbers = components.add(np.asarray(indices[start : start + rows], np.int16))
+    for _, part in bands_of(indices, band):
+        numbers = components.add(part)
         pixels = np.append(pixels, np.zeros(len(components.classes) - len(pixels), np.int64))
         pixels += np.bincount(numbers.reshape(-1), minlength=len(pixels))
     roots = components.roots()
@@ -53,6 +54,15 @@ def class_areas(indices: LabelMap, classes: int, *, band: int = _BAND) -> list[C
     kinds = np.full(len(roots), -1)
     kinds[roots] = components.classes
     return [_figures(np.sort(sizes[kinds == k]), int(sizes.sum())) for k in range(classes)]
+
+
+def bands_of(indices: LabelMap, band: int = BAND) -> Iterator[tuple[slice, Indices]]:
+    """Rows of a map (H, W) and their class indices int16, about `band` pixels at a time."""
+    height, width = indices.shape
+    step = max(1, band // max(width, 1))
+    for start in range(0, height, step):
+        rows = slice(start, min(start + step, height))
+        yield rows, np.asarray(indices[rows], np.int16)
 
 
 def _figures(sizes: npt.NDArray[np.int64], total: int) -> ClassArea:

@@ -23,7 +23,7 @@ from keepmap.data.polygons import geojson
 from keepmap.data.sinks import LabelSink, open_probabilities
 from keepmap.errors import DataError
 from keepmap.inference.files import open_mask
-from keepmap.inference.finished import IndexView
+from keepmap.inference.finished import IndexView, blank_of, mask_dtype
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.areas import class_areas
 from keepmap.protocols import Array, Window
@@ -91,12 +91,10 @@ class _Nowhere:
 
 def _as_json(predictor: Predictor, source: Decoded, folder: Path, wish: Wish, ticket: Ticket) -> bytes:
     labels = predictor.labels
-    blank = 0 if source.nodata is None else labels.blank
-    dtype = np.promote_types(labels.dtype, np.min_scalar_type(blank))
-    sink = LabelSink(Path("The mask"), np.zeros(source.shape[1:], dtype))
+    sink = LabelSink(Path("The mask"), np.zeros(source.shape[1:], mask_dtype(source, labels)))
     predictor.predict(source, sink, tracker=ticket)
     values = sink.finish()
-    indices = IndexView(values, labels, None if source.nodata is None else labels.blank)[:]
+    indices = IndexView(values, labels, blank_of(source, labels))[:]
     _require_few_changes(indices, wish.shapes)
     found = {"image": _image(source), "classes": class_rows(indices, source, labels)}
     if wish.shapes == "runs":
@@ -138,9 +136,9 @@ def class_rows(indices: Array, source: Decoded, labels: LabelSet) -> list[dict[s
     place = place_of(source.geometry)
     rows = []
     for index, figures in enumerate(class_areas(indices, labels.count)):
-        area = None if place.pixel_area is None else figures.pixels * place.pixel_area
         plain = {name: None if math.isnan(value) else value for name, value in asdict(figures).items()}
-        rows.append({**class_fields(labels, index), **plain, "area": area, "area_unit": place.area_unit or None})
+        area = {"area": place.area_of(figures.pixels), "area_unit": place.area_unit or None}
+        rows.append({**class_fields(labels, index), **plain, **area})
     return rows
 
 

@@ -19,6 +19,7 @@ Metrics = Literal["all", "region"]
 Target = Literal["onnx", "openvino"]
 ProbabilityType = Literal["float32", "float16", "uint8"]
 WantedWay = Literal["auto", "pass", "bands", "tiles"]
+RuntimeName = Literal["torch", "onnx", "openvino", "auto"]
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,9 @@ class PredictOptions(AveragingOptions, ImageOptions):
     smallest_object: int = option(0, "regions of fewer pixels get the class that surrounds them most")
     fill_holes: int = option(0, "holes of up to so many pixels get the class around them")
     resume: bool = option(False, "go on with a prediction into OUT that was stopped")
+    runtime: RuntimeName | None = option(
+        None, "for a RUN: torch, or onnx or openvino as exported into it; auto: the fastest here  [default: torch]"
+    )
 
     def __post_init__(self) -> None:
         super().__post_init__()

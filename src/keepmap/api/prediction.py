@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from keepmap import __version__
+from keepmap.artefacts.choosing import path_for
 from keepmap.artefacts.loading import is_artefact, load_averaged, load_predictor, model_digests
 from keepmap.config import from_arguments
 from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
@@ -30,6 +31,7 @@ from keepmap.options import (
     Precision,
     PredictOptions,
     ProbabilityType,
+    RuntimeName,
     WantedWay,
 )
 from keepmap.protocols import Progress, Silent, StrPath
@@ -74,6 +76,7 @@ def predict(
     tta: str | None = None,
     ensemble: tuple[str, ...] | None = None,
     resume: bool = False,
+    runtime: RuntimeName | None = None,
     network: Segmenter | None = None,
     memory: str | None = None,
     way: WantedWay = "auto",
@@ -87,12 +90,14 @@ def predict(
     place on the Earth are kept. OUT/prediction.jsonl says what they were made with; from it `resume` goes on. Raises
     before the first image is predicted where an input is missing, two share one output, or `out` cannot be written.
     network: as in `load`. review: OUT/review_first.csv names the images of which the least Dice is to be expected
-    first, see docs/metrics.md.
+    first, see docs/metrics.md. runtime: of a RUN; "auto" times PyTorch and what was exported into the RUN once.
     """
     ensemble = tuple(os.fspath(other) for other in ensemble or ()) or None
-    options = from_arguments(PredictOptions, locals())
-    runs = [Path(run), *map(Path, options.ensemble or ())]
-    predictor = load_averaged(Path(run), options, network)
+    options, show = from_arguments(PredictOptions, locals()), progress or Silent()
+    place = path_for(Path(run), options, show, network)
+    network = network if place == Path(run) else None
+    runs = [place, *map(Path, options.ensemble or ())]
+    predictor = load_averaged(place, options, network)
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
         predictor,
@@ -100,7 +105,7 @@ def predict(
         Path(out),
         options,
         about=_about(runs, network),
-        progress=progress or Silent(),
+        progress=show,
     )
 
 

@@ -1,0 +1,159 @@
+"""Which runtime computes a RUN: the one that was named, or the fastest here of those that it was exported for.
+
+Knows paths and seconds; what an export computes was compared with the RUN when it was made. Makes no export.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import platform
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+
+from keepmap.artefacts.graphs import FILES
+from keepmap.artefacts.loading import is_artefact, load_predictor, model_digests
+from keepmap.config import read_json, write_json
+from keepmap.errors import ArtefactError, InputError, OptionError, OutputError, RunError
+from keepmap.geometry.tiles import round_up
+from keepmap.inference.predictor import Predictor
+from keepmap.networks.candidate import Segmenter
+from keepmap.options import PredictOptions
+from keepmap.protocols import Progress
+from keepmap.resources import Stopwatch, resolve_device, thread_count
+from keepmap.runs import RunFolder
+from keepmap.runtime.exported import ExportedRuntime
+from keepmap.runtime.torch_runtime import TorchRuntime
+from keepmap.weights.download import cache_folder
+
+TORCH = "torch"
+FORMAT = 1
+_SIDE = 512
+_ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """target: "torch", or what was exported for. path: what to predict with. name: of the runtime, with its version."""
+
+    target: str
+    path: Path
+    name: str
+    predictor: Predictor
+
+
+def path_for(path: Path, options: PredictOptions, progress: Progress, given: Segmenter | None = None) -> Path:
+    """What to predict with in place of `path`: itself, or what `keepmap export` wrote into the RUN `path`.
+
+    With `options.runtime` "auto" each of them that can do what is asked for computes one tile of 512 px a few times, in
+    turn; what was found is kept in the cache for this machine, these files and versions. int8 takes no part, as it
+    computes other labels. given: as in `load_predictor`.
+    Raises OptionError, MissingPackage, ArtefactError where there is no such export or it is of other weights.
+    """
+    wanted = options.runtime
+    exported = is_artefact(path)
+    if wanted is None or wanted == ("auto" if exported else TORCH):
+        return path
+    if exported:
+        raise OptionError(
+            f"{path} is computed by the runtime that it was exported for.", found=f"--runtime {wanted}",
+            do="leave it out, or name the RUN",
+        )  # fmt: skip
+    if wanted != "auto":
+        return _exported(path, wanted, options).path
+    candidates = _candidates(path, options, progress, given)
+    if len(candidates) == 1:
+        progress.say(f"runtime {candidates[0].name}; no other can compute this: keepmap export {path} --to openvino")
+        return path
+    return _fastest(candidates, progress)
+
+
+def _exported(run: Path, target: str, options: PredictOptions) -> _Candidate:
+    """What `run` was exported to. Raises ArtefactError where it was not, or with other weights; MissingPackage."""
+    folder = run / target
+    if not is_artefact(folder):
+        raise ArtefactError(
+            f"{run} was not exported for {target}.", expected=f"{folder / FILES[target]}",
+            do=f"keepmap export {run} --to {target}",
+        )  # fmt: skip
+    predictor = load_predictor(folder, options)
+    runtime = cast(ExportedRuntime, predictor.runtime)
+    found, weights = runtime.manifest.weights, model_digests(run)[RunFolder(run).model_file.name]
+    if found != weights:
+        raise ArtefactError(
+            f"{folder} was exported from other weights than {run} has now.", found=f"sha256 {found[:12]}",
+            expected=f"sha256 {weights[:12]}", do=f"delete {folder}, then keepmap export {run} --to {target}",
+        )  # fmt: skip
+    return _Candidate(target, folder, f"{runtime.name}, {runtime.precision}", predictor)
+
+
+def _candidates(run: Path, options: PredictOptions, progress: Progress, given: Segmenter | None) -> list[_Candidate]:
+    """PyTorch first. What was exported and cannot take part is said."""
+    predictor = load_predictor(run, options, given)
+    precision = cast(TorchRuntime, predictor.runtime).precision
+    candidates = [_Candidate(TORCH, run, f"PyTorch {torch.__version__}, {precision}", predictor)]
+    on_cpu, only_torch = resolve_device(options.device) == "cpu", options.coarse or options.way == "bands"
+    for target in FILES:
+        if on_cpu and not only_torch and is_artefact(run / target):
+            try:
+                candidates.append(_exported(run, target, options))
+            except InputError as error:
+                progress.say(f"runtime {target} takes no part: {str(error).splitlines()[0]}")
+    return candidates
+
+
+def _fastest(candidates: list[_Candidate], progress: Progress) -> Path:
+    """Measured, or as it is known from an earlier time."""
+    place = cache_folder() / "runtimes" / f"{_key(candidates)}.json"
+    kept = _kept(place, candidates)
+    seconds = kept or _measured(candidates)
+    order = sorted(candidates, key=lambda each: seconds[each.target])
+    told = "; ".join(f"{each.name}: {seconds[each.target]:.3f} s" for each in order)
+    progress.say(f"runtime {order[0].name} ({told} for {_SIDE} px, {f'kept in {place}' if kept else 'measured now'})")
+    if kept is None:
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            write_json(place, {"seconds": seconds}, format=FORMAT)
+        except (OSError, OutputError) as error:
+            progress.say(f"runtime will be measured again: {str(error).splitlines()[0]}")
+    return order[0].path
+
+
+def _measured(candidates: list[_Candidate]) -> dict[str, float]:
+    """Median seconds of a tile, by target."""
+    first = candidates[0].predictor.runtime
+    side = round_up(_SIDE, first.stride)
+    image = np.random.default_rng(0).integers(0, 256, (first.channels, side, side), np.uint8)
+    spent: dict[str, list[float]] = {each.target: [] for each in candidates}
+    for turn, each in itertools.product(range(_ROUNDS + 1), candidates):
+        watch = Stopwatch()
+        each.predictor.runtime.run(image[np.newaxis], "labels")
+        if turn:  # the first pass of a size costs more than the others
+            spent[each.target].append(watch.seconds)
+    return {target: statistics.median(seconds) for target, seconds in spent.items()}
+
+
+def _kept(place: Path, candidates: list[_Candidate]) -> Mapping[str, float] | None:
+    """What was measured before, None where nothing was or the file is broken: it is measured anew then."""
+    if not place.exists():
+        return None
+    try:
+        seconds = read_json(place, format=FORMAT).get("seconds")
+    except RunError:
+        return None
+    whole = isinstance(seconds, dict) and all(isinstance(seconds.get(each.target), float) for each in candidates)
+    return seconds if whole else None
+
+
+def _key(candidates: list[_Candidate]) -> str:
+    """Of the machine, the files, the versions and how they compute."""
+    facts: list[Any] = [platform.node(), platform.machine(), thread_count()]
+    facts += [[each.target, each.name, model_digests(each.path)] for each in candidates]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

@@ -22,31 +22,42 @@ from common import RESULTS, revision, write_result
 
 STEPS = {"nuclei": 240, "camvid": 480}
 """Steps of the base, 0.67 to 0.75 s each on the machine of the results."""
-NETWORK = ["--model", "encoder_unet", "--encoder", "efficientnet_lite0", "--set", "crop=256"]
-ROOTS = {"nuclei": "0.762,1.9", "camvid": "0.576,0.431,2.32,0.414,1,0.793,2.29,1.4,0.932,2.56,3.01"}
-"""Square roots of the weights by median frequency of the training parts."""
-ARMS: dict[str, tuple[float, list[str]]] = {
-    "base": (1.0, []),
-    "stride2": (0.75, ["widths=128,64,48,32"]),
-    "stride4": (0.645, ["widths=128,64,48"]),
-    "encoder-fifth": (1.0, ["encoder_rate=0.2"]),
-    "half-rate": (1.0, ["learning_rate=0.001"]),
-    "double-rate": (1.0, ["learning_rate=0.004"]),
-    "class-rate": (1.0, ["class_rate=0.5"]),
-    "median-frequency": (1.0, ["weighting=median_frequency"]),
-    "root-frequency": (1.0, ["class_weights=ROOTS"]),
-    "averaging": (1.0, ["averaging=0.98"]),
-    "root-averaging": (1.0, ["class_weights=ROOTS", "averaging=0.98"]),
+NETWORK = ["--model", "encoder_unet", "--encoder", "efficientnet_lite0"]
+BASE = {"crop": "256", "batch": "8", "weighting": "equal"}
+ROOTS = {"weighting": "root_median_frequency"}
+ARMS: dict[str, tuple[float, dict[str, str]]] = {
+    "base": (1.0, {}),
+    "stride2": (0.75, {"widths": "128,64,48,32"}),
+    "stride4": (0.645, {"widths": "128,64,48"}),
+    "no-stem-skip": (0.94, {"stem_skip": "false"}),
+    "encoder-fifth": (1.0, {"encoder_rate": "0.2"}),
+    "half-rate": (1.0, {"learning_rate": "0.001"}),
+    "double-rate": (1.0, {"learning_rate": "0.004"}),
+    "batch-4": (0.55, {"batch": "4"}),
+    "batch-2": (0.293, {"batch": "2"}),
+    "stride4-batch-4": (1 / 3, {"widths": "128,64,48", "batch": "4"}),
+    "batch-4-half-rate": (0.55, {"batch": "4", "learning_rate": "0.001"}),
+    "class-rate": (1.0, {"class_rate": "0.5"}),
+    "median-frequency": (1.0, {"weighting": "median_frequency"}),
+    "root-frequency": (1.0, ROOTS),
+    "border": (1.0, {"border": "10"}),
+    "cross-entropy": (1.0, {"dice": "0"}),
+    "averaging": (1.0, {"averaging": "0.98"}),
+    "root-averaging": (1.0, {**ROOTS, "averaging": "0.98"}),
+    "root-batch-4": (0.55, {**ROOTS, "batch": "4"}),
+    "root-stride2-batch-4": (480 / 1240, {**ROOTS, "widths": "128,64,48,32", "batch": "4"}),
+    "root-stride4-batch-4": (1 / 3, {**ROOTS, "widths": "128,64,48", "batch": "4"}),
+    "root-double-rate": (1.0, {**ROOTS, "learning_rate": "0.004"}),
 }
-"""Arm -> seconds of its step as a share of the base's, and the entries of the plan that it fixes."""
+"""Arm -> seconds of its step as a share of the base's, and the entries of the plan that it fixes otherwise."""
 
 
 def options_of(task: str, arm: str) -> tuple[int, list[str]]:
     """Steps and options of `keepmap train`."""
     share, entries = ARMS[arm]
     steps = round(STEPS[task] / share)
-    fixed = [word.replace("ROOTS", ROOTS[task]) for entry in entries for word in ("--set", entry)]
-    return steps, [*NETWORK, "--batch", "8", *fixed, "--steps", str(steps)]
+    fixed = [word for name, value in (BASE | entries).items() for word in ("--set", f"{name}={value}")]
+    return steps, [*NETWORK, *fixed, "--steps", str(steps)]
 
 
 def measured(data: Path, task: str, arm: str, seed: int, runs: Path) -> dict[str, Any]:
@@ -85,7 +96,8 @@ def main() -> None:
                     continue
                 figures = measured(words.data.resolve(), task, arm, seed, words.runs)
                 figures["score"] = figures["iou"][1] if task == "nuclei" else math.fsum(figures["iou"]) / 11
-                about = {"task": task, "arm": arm, "seed": seed, "classes": TASKS[task].names, "entries": ARMS[arm][1]}
+                entries = ["=".join(entry) for entry in ARMS[arm][1].items()]
+                about = {"task": task, "arm": arm, "seed": seed, "classes": TASKS[task].names, "entries": entries}
                 write_result(name, {**about, **figures, "revision": words.trained_at})
 
 

@@ -337,7 +337,9 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
 def test_arms_of_an_ablation_take_the_time_of_the_base(load: Any) -> None:
     ablation = load("ablation")
     steps, words = ablation.options_of("nuclei", "root-frequency")
-    assert steps == ablation.STEPS["nuclei"] and words[-4:] == ["--set", "class_weights=0.762,1.9", "--steps", "240"]
+    assert steps == ablation.STEPS["nuclei"]
+    assert words[-4:] == ["--set", "weighting=root_median_frequency", "--steps", "240"]
+    assert "weighting=equal" in ablation.options_of("camvid", "base")[1]
     assert ablation.options_of("nuclei", "stride2")[0] == 320
 
 

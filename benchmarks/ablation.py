@@ -70,11 +70,15 @@ def measured(data: Path, task: str, arm: str, seed: int, runs: Path) -> dict[str
         words = ["train", "train/images", "train/masks", *TASKS[task].ignore, *options, "--seed", str(seed)]
         if not (place / "model.safetensors").exists():
             run([*program, *words, "-o", str(place)], folder)
-        folders = ["test/images", "test/masks", "--metrics", "region"]
-        run([*program, "evaluate", str(place), *folders, "--json", "scores.json"], folder)
+        run([*program, "evaluate", str(place), "test/images", "test/masks", "--json", "scores.json"], folder)
         scores = json.loads((folder / "scores.json").read_text())
     command = " ".join(["keepmap", *words, "-o", "run"])
-    return {"steps": steps, "command_of_arm": command, "iou": [row["iou"] for row in scores["classes"]]}
+    return {
+        "steps": steps,
+        "command_of_arm": command,
+        "iou": [row["iou"] for row in scores["classes"]],
+        "boundary_f": scores["boundary_f"],
+    }
 
 
 def main() -> None:

@@ -363,11 +363,12 @@ def ablation(results: Sequence[Result]) -> str:
         [
             f"{r['arm']}, seed {r['seed']}", str(r["steps"]), number(r["score"]),
             f"{r['score'] - base[r['seed']]:+.3f}" if r["seed"] in base else "n/a",
+            number(r.get("boundary_f")),
             *(number(value, 2) for value in (r["iou"] if task != "nuclei" else ())),
         ]
         for r in sorted(results, key=lambda r: (r["arm"] != "base", r["arm"], r["seed"]))
     ]  # fmt: skip
-    head = ["arm", "steps", title, "beside base", *(names if task != "nuclei" else ())]
+    head = ["arm", "steps", title, "beside base", "boundary F", *(names if task != "nuclei" else ())]
     fixed = "".join(f"* {r['arm']}: `{' '.join(r['entries']) or 'nothing'}`\n" for r in results if r["seed"] == 0)
     return "\n".join([f"## {task}: one change of the plan at a time\n", table(head, rows), fixed, provenance(results)])
 

@@ -318,7 +318,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert page.count("\n## ") == 14
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
-    assert "| root-frequency, seed 0 | 480 | 0.400 | +0.024 | 0.80 | 0.10 |" in page
+    assert "| root-frequency, seed 0 | 480 | 0.400 | +0.024 | n/a | 0.80 | 0.10 |" in page
     assert "| milesial U-Net, 256 px | 1.01 (0.97 to 1.04) | 1.01 (0.97 to 1.04) | 0.0e+00 |" in page
     assert "| `keepmap predict`, OpenVINO, bfloat16 | 1.0 | 4.00 |" in page
     assert "int8 0.7970" in page

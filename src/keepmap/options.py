@@ -90,7 +90,7 @@ class TrainOptions(ImageOptions, LabelOptions):
     precision: Precision = option("auto", "auto, float32 or bfloat16")
     crop: int | None = option(None, "side of the training crops in pixels; default: planned")
     batch: int | None = option(None, "crops per optimiser step; default: planned")
-    workers: int | None = option(None, "processes that draw batches, 0 for a thread; default: 0, up to 8 for a GPU")
+    workers: int | None = option(None, "processes that draw batches, 0 for a thread; default: planned")
     devices: int | None = option(None, "processes that share a step, one a GPU; default: as torchrun or srun say, 1")
     tensorboard: bool = option(False, "also write event files for TensorBoard, into RUN/tensorboard")
     deterministic: bool = option(False, "the same weights each time, to the bit, on the same machine")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from keepmap.options import TrainOptions
 from keepmap.planning.choice import Choice, Situation
 from keepmap.planning.fingerprint import Fingerprint
-from keepmap.planning.plan import Cost, Plan
+from keepmap.planning.plan import Cost, Drawing, Plan
 from keepmap.planning.planner import FIXED, coverage, make_plan, recipe_of, replan, without_objects
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.planning.settings import asked
@@ -34,12 +34,13 @@ def planned(
     cost: float = 0.5,
     gigabytes: int = 1,
     here: Situation = HERE,
+    drawing: Drawing = Drawing(0.01, 0.01),  # noqa: B008
 ) -> Plan:
     """The plan where a step of 8 crops takes `cost` seconds, and a crop of a pass `gigabytes`, recomputed half."""
     return make_plan(
         UNET, figures, asked(options), here, seconds_left=lambda: seconds,
         needs=lambda setting: (gigabytes << 30) * setting.micro // (1 + setting.checkpointing),
-        measure=lambda setting: Cost(cost * setting.batch / 8, 1),
+        measure=lambda setting: Cost(cost * setting.batch / 8, 1), draw=lambda plan: drawing,
     )  # fmt: skip
 
 
@@ -102,6 +103,52 @@ def test_a_weight_map_says_what_its_objects_are() -> None:
     assert without_objects(plan).because["border"] == regions
 
 
+@given(
+    drawing=st.floats(0.001, 4),
+    cost=st.floats(0.05, 1),
+    most=st.integers(0, 8),
+    device=st.sampled_from(["cpu", "cuda"]),
+)
+@settings(deadline=None, max_examples=50)
+def test_the_fewest_workers_that_hide_the_drawing_and_none_where_a_thread_does(
+    drawing: float, cost: float, most: int, device: str
+) -> None:
+    """Each takes twice as long beside the steps as alone; a thread is in the way of a GPU, more than of a CPU."""
+    plan = planned(cost=cost, here=replace(HERE, workers=most, device=device), drawing=Drawing(drawing, drawing))
+    limit = 0.5 if device == "cpu" else 0.1
+    assert (plan.workers == 0) == (drawing <= limit * plan.step_seconds or not most)
+    assert plan.workers <= most
+    if plan.workers:
+        assert plan.workers == most or 2 * drawing / plan.workers <= plan.step_seconds * 1.0001
+        assert 2 * drawing / max(plan.workers - 1, 0.001) > plan.step_seconds * 0.9999 or plan.workers == 1
+    figures = f"a batch is drawn in {drawing:.2g} s, a step takes {plan.step_seconds:.2g} s"
+    assert plan.because["workers"].startswith(figures)
+
+
+def test_images_that_are_seen_again_are_read_once() -> None:
+    """100 images, 8 a step: read anew in each of 12 steps, but once only in 50 times as many."""
+    here, drawing = replace(HERE, workers=8), Drawing(read=1.0, kept=0.01)
+    short, long = (planned(TrainOptions(steps=steps), here=here, drawing=drawing) for steps in (12, 600))
+    assert (short.workers, long.workers) == (4, 0)
+    assert long.because["workers"] == "a batch is drawn in 0.031 s, a step takes 0.5 s: a thread does"
+    waiting = planned(TrainOptions(steps=12), here=here, drawing=Drawing(0.1, 0.1, between=True))
+    assert (waiting.workers, planned(TrainOptions(steps=12), here=here, drawing=Drawing(0.1, 0.1)).workers) == (1, 0)
+
+
+def test_what_drawing_took_to_be_measured_is_off_the_time() -> None:
+    clock = [300.0]
+
+    def draw(plan: Plan) -> Drawing:
+        clock[0] -= 100
+        return Drawing(0.01, 0.01)
+
+    plan = make_plan(
+        UNET, NUCLEI, asked(TrainOptions()), HERE, seconds_left=lambda: clock[0], needs=lambda _: 1,
+        measure=lambda _: Cost(0.5, 1), draw=draw,
+    )  # fmt: skip
+    assert plan.seconds is not None and plan.seconds <= 200 and plan.expected_seconds <= 200
+
+
 def test_replanning_needs_a_time() -> None:
     with pytest.raises(ValueError, match="without a time"):
         replan(planned(TrainOptions(steps=5)), step=2, seconds=1.0)
@@ -110,7 +157,8 @@ def test_replanning_needs_a_time() -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [("crop", 96), ("batch", 3), ("steps", 7), ("learning_rate", 0.01), ("scale", (0.5, 2.0)), ("upright", True),
-     ("warm_up", 2), ("validate_every", 4), ("mean", (1.0, 2.0, 3.0)), ("micro", 2), ("checkpointing", False)],
+     ("warm_up", 2), ("validate_every", 4), ("mean", (1.0, 2.0, 3.0)), ("micro", 2), ("checkpointing", False),
+     ("workers", 3), ("memory_format", "channels_last")],
 )  # fmt: skip
 def test_what_is_fixed_stays_and_the_rest_is_planned_around_it(name: str, value: Any) -> None:
     plan, free = planned(TrainOptions(set={name: value})), planned()

@@ -1,5 +1,6 @@
 """The engine: a step against plain torch, exact state round trips, a loss that is no number changes nothing."""
 
+import contextlib
 import copy
 import math
 from collections.abc import Iterator
@@ -13,8 +14,9 @@ from keepmap.errors import OptionError, OutOfMemory, RunError
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
+from keepmap.planning.plan import MemoryFormat
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
-from keepmap.training.engine import Engine
+from keepmap.training.engine import Engine, fast_format
 from keepmap.training.loss import Truth, loss_of
 
 
@@ -419,11 +421,21 @@ def test_gradients_of_dilated_convolutions_are_right_whatever_their_channels(cha
             return scores
 
     x, y = torch.rand(4, 1, 48, 48), torch.randint(2, (4, 48, 48))
-    gradients = {}
-    for precision in ("float32", "bfloat16"):
+    gradients = []
+    formats: list[tuple[str, MemoryFormat | None]]
+    formats = [("float32", None), ("float32", "channels_last"), ("bfloat16", None)]
+    for precision, memory_format in formats:
         torch.manual_seed(0)
         network = Holes()
-        Engine(network, device="cpu", precision=precision).step(x, y, 1e-3)
-        gradients[precision] = network.holes.weight.grad
-    assert gradients["bfloat16"] is not None and gradients["float32"] is not None
-    torch.testing.assert_close(gradients["bfloat16"], gradients["float32"], rtol=0.1, atol=2e-4)
+        Engine(network, device="cpu", precision=precision, memory_format=memory_format).step(x, y, 1e-3)
+        gradients.append(network.holes.weight.grad)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(gradients[2], gradients[0], rtol=0.1, atol=2e-4)
+    assert fast_format(Holes(), "cpu", "float32")[0] == "contiguous"
+    assert fast_format(Holes(), "cpu", "float32", "channels_last")[0] == "channels_last"
+    assert fast_format(Holes(), "cuda", "float32")[0] == "channels_last"
+    assert fast_format(Holes(), "cuda", "float32", "contiguous")[0] == "contiguous"
+    right = channels <= 16 or channels % 16 == 0
+    assert fast_format(Holes(), "cpu", "bfloat16")[0] == ("channels_last" if right else "contiguous")
+    with contextlib.nullcontext() if right else pytest.raises(OptionError, match="would be wrong in channels_last"):
+        fast_format(Holes(), "cpu", "bfloat16", "channels_last")

@@ -10,7 +10,7 @@ from keepmap.data.drawn import draw_dataset
 from keepmap.errors import OptionError
 from keepmap.networks.catalogue import build_network
 from keepmap.options import TrainOptions
-from keepmap.planning.plan import Cost
+from keepmap.planning.plan import Cost, Drawing
 from keepmap.planning.recipe import OptimiserConfig
 from keepmap.protocols import Silent
 from keepmap.training.preparing import prepare
@@ -18,6 +18,7 @@ from keepmap.training.preparing import prepare
 
 def test_the_network_is_the_planned_one_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("keepmap.training.preparing.measure_step", lambda *_, **__: Cost(1.0, 1))
+    monkeypatch.setattr("keepmap.training.preparing.measure_drawing", lambda _: Drawing(1.0, 0.1))
     draw_dataset(tmp_path, count=4, seed=0)
     before = sorted(tmp_path.rglob("*"))
     options = TrainOptions(
@@ -40,7 +41,8 @@ def test_batch_norm_of_several_processes_on_a_cpu_keeps_its_statistics(
     """They cannot be synchronised there; a unet that is planned has group norm instead, and nothing is frozen."""
     seen: list[OptimiserConfig] = []
     monkeypatch.setattr(
-        "keepmap.training.preparing.measure_step", lambda *_, optimiser, **__: seen.append(optimiser) or Cost(1.0, 1)
+        "keepmap.training.preparing.measure_step",
+        lambda *_, make, **__: seen.append(make.keywords["optimiser"]) or Cost(1.0, 1),
     )
     draw_dataset(tmp_path, count=4, seed=0)
     folders = tmp_path / "images", tmp_path / "masks"

@@ -28,7 +28,7 @@ from keepmap.planning.recipe import LossConfig
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors
 from keepmap.runtime.torch_runtime import TorchRuntime
-from keepmap.training import loop
+from keepmap.training import checkpoint, loop
 from keepmap.training.batches import Batches
 from keepmap.training.engine import Engine
 from keepmap.training.lock import locked
@@ -120,9 +120,26 @@ def test_interrupted_and_continued_equals_uninterrupted(
             interrupt_after(patch, stop)
             _, position, _ = go_on(parts, Silent())
             assert position.signal == signal.SIGINT
-    _, position, _ = go_on(parts, Silent(), workers=workers)
-    assert position.step == 6
+    plan, position, _ = go_on(parts, Silent(), workers=workers)
+    assert (position.step, plan.workers, plan.because["workers"]) == (6, workers, "--workers")
     assert same(whole, parts)
+
+
+def test_a_run_whose_plan_has_neither_workers_nor_memory_format_goes_on(
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, old = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "old")
+    begin(*folders, whole, OPTIONS, Silent())
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "_COUNTED", (*checkpoint._COUNTED, "memory_format"))
+        interrupt_after(patch, 3)
+        begin(*folders, old, OPTIONS, Silent())
+    rows = json.loads(old.plan_file.read_text())
+    assert rows.pop("workers")["value"] == 0 and rows.pop("memory_format")["value"] == "contiguous"
+    old.plan_file.write_text(json.dumps(rows))
+    plan, position, _ = go_on(old, Silent())
+    assert (position.step, plan.workers, plan.memory_format) == (6, 0, None)
+    assert same(whole, old)
 
 
 def test_after_a_kill_no_line_of_the_metrics_stands_twice(

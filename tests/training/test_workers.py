@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from keepmap.errors import DataError, OptionError
-from keepmap.training.workers import WorkerDied, Workers, worker_count
+from keepmap.training.workers import WorkerDied, Workers, check_workers, most_workers
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 forking = pytest.mark.skipif(sys.platform != "linux", reason="workers are forked")
@@ -46,12 +46,17 @@ def test_a_death_in_the_middle_of_an_answer_is_seen() -> None:
     workers.close()
 
 
-def test_who_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("keepmap.training.workers.thread_count", lambda: 16)
+def test_how_many_there_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("keepmap.training.workers.thread_count", lambda: 6)
     monkeypatch.setattr(sys, "platform", "linux")
-    assert [worker_count(None, device) for device in ("cpu", "cuda", "mps")] == [0, 8, 0]
-    assert [worker_count(wanted, "cpu") for wanted in (0, 3)] == [0, 3]
+    assert [most_workers(processes) for processes in (1, 2, 7)] == [6, 3, 1]
+    for wanted in (None, 0, 3, 256):
+        check_workers(wanted)
+    for absurd in (-1, 257):
+        with pytest.raises(OptionError, match=f"--workers {absurd} cannot be"):
+            check_workers(absurd)
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert (worker_count(None, "cuda"), worker_count(0, "cpu")) == (0, 0)
+    assert most_workers(1) == 0
+    check_workers(0)
     with pytest.raises(OptionError, match="needs Linux"):
-        worker_count(2, "cpu")
+        check_workers(2)

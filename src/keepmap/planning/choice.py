@@ -13,6 +13,7 @@ from typing import Any
 from keepmap.errors import OptionError
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import Fingerprint
+from keepmap.planning.plan import MemoryFormat
 
 _OVER_ENCODERS = ("encoder_unet", "fcn", "fcn_dilated")
 _ENCODERS = {"fcn_dilated": "resnet50", "fcn_vgg16": "vgg16"}
@@ -56,7 +57,7 @@ class Situation:
     memory: bytes that a step may take; cache: that decoded images may take; because_memory: the end of both reasons.
     image_bytes: what all images take decoded. validation_pixels: pixels of all held-out images.
     processes: that train together, each with this memory and a part of the batch.
-    instances: whether the masks number objects.
+    instances: whether the masks number objects. workers: the most that may draw its batches.
     offers: the published ImageNet weights.
     begun:  network and options of the RUN that --init names.
     sight:  the widths of a unet -> pixels along each axis that an output pixel depends on.
@@ -74,6 +75,7 @@ class Situation:
     sight: Callable[[tuple[int, ...]], int] = _unlimited
     processes: int = 1
     instances: bool = False
+    workers: int = 0
 
     @property
     def apart(self) -> bool:
@@ -88,7 +90,7 @@ class Choice:
     encoder: the encoder that `pretrained` is about, "" for a network without one.
     because_mean: where mean and deviation come from. recomputes: whether it can recompute its activations.
     reach: (before, after) in pixels, known once it is built. because_frozen: why its batch norm must keep the
-    statistics that it begins with, "" where it need not.
+    statistics that it begins with, "" where it need not. memory_format: in which it trains; because_format: why.
     """
 
     network: str
@@ -102,6 +104,8 @@ class Choice:
     recomputes: bool = True
     reach: tuple[int, int] = (0, 0)
     because_frozen: str = ""
+    memory_format: MemoryFormat = "contiguous"
+    because_format: str = "what all networks compute in"
 
 
 def choose_network(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choice:

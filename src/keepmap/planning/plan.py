@@ -17,11 +17,12 @@ from keepmap.planning.recipe import LOSSES, LossConfig
 T = TypeVar("T")
 Chance = tuple[float, float]
 """(share of the crops that something happens to, how far it goes at most), see `data.augment`."""
+MemoryFormat = Literal["contiguous", "channels_last"]
 FORMAT = 1
 """Format number of plan.json."""
 GROUPS: dict[str, tuple[str, ...]] = {
     "network": ("network", "options", "pretrained", "reach", "mean", "deviation"),
-    "machine": ("device", "processes", "precision", "memory", "cache"),
+    "machine": ("device", "processes", "precision", "memory_format", "memory", "cache", "workers"),
     "step": ("crop", "batch", "micro", "checkpointing", "step_seconds", "step_bytes"),
     "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_seconds"),
     "optimiser": ("optimiser", "learning_rate", "encoder_rate", "schedule", "warm_up", "weight_decay", "clipping",
@@ -44,8 +45,8 @@ class Plan:
     told in `recipe.OptimiserConfig`, of augmentation in `data.augment.Augmentation`, of sampling in `data.sampling`.
 
     cross_entropy, dice, focal, tversky: weights of the terms of the loss. weighting: where class_weights come from.
-    processes: that share a batch. micro: crops of one pass, 0 for all that a process has. memory: of a step; cache: of
-    decoded images.
+    memory_format: None for what the engine finds fastest. workers: that draw batches, 0 for a thread. processes: that
+    share a batch. micro: crops of one pass, 0 for all that a process has. memory: of a step; cache: of decoded images.
     """
 
     network: str
@@ -109,6 +110,8 @@ class Plan:
     coarse: Chance = (0.0, 1.0)
     class_rate: float = 0.0
     processes: int = 1
+    memory_format: MemoryFormat | None = None
+    workers: int = 0
 
     @property
     def loss(self) -> LossConfig:
@@ -187,7 +190,21 @@ class Cost:
     bytes: int
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """Seconds that a process was measured to draw its part of a batch in: of images read anew, and of those at hand.
+
+    between: whether a thread would draw between the steps, not beside them.
+    """
+
+    read: float
+    kept: float
+    between: bool = False
+
+
 Measure = Callable[[Setting], Cost]
 """What a training step costs on this machine, from real ones."""
 Needs = Callable[[Setting], int]
 """The bytes that a training step needs, computed without one."""
+Draw = Callable[[Plan], Drawing]
+"""What drawing the batches of a plan costs on this machine, from real ones."""

@@ -17,8 +17,8 @@ from keepmap.options import TrainOptions
 from keepmap.planning.choice import Choice, Situation
 from keepmap.planning.defaults import DEFAULTS
 from keepmap.planning.fingerprint import Fingerprint
-from keepmap.planning.fitting import fit, possible
-from keepmap.planning.plan import Measure, Needs, Plan, Setting, loss_of_entries
+from keepmap.planning.fitting import Fit, fit, possible
+from keepmap.planning.plan import Draw, Drawing, Measure, Needs, Plan, Setting, loss_of_entries
 from keepmap.planning.recipe import LossConfig, OptimiserConfig, effective_number
 from keepmap.planning.settings import Asked
 from keepmap.units import in_bytes
@@ -33,6 +33,9 @@ _RARE = 0.02
 """Share of the pixels below which the rarest of three classes or more is hardly learnt, unless it counts more."""
 _CLOSING = 2_000_000
 """Pixels that are predicted once more when a training is over, at most: for the temperature and for the report."""
+_SHARE, _LITTLE = 0.5, 0.1
+"""Shares of a step that drawing its batch may take: beside it, where it is slower than alone; in a thread that keeps
+the one waiting that steps, or launches the kernels of a GPU."""
 FIXED = "--set"
 """The reason of an entry that was fixed."""
 _OBJECTS, _REGIONS = "gaps between the objects of the masks", "gaps between connected regions of a class"
@@ -49,6 +52,7 @@ def make_plan(
     seconds_left: Callable[[], float],
     needs: Needs,
     measure: Measure,
+    draw: Draw,
 ) -> Plan:
     """The plan that fills the seconds left of --time, or the steps or epochs that were asked for.
 
@@ -61,7 +65,6 @@ def make_plan(
     settings, why = possible(figures, wanted, fixed, (False, True) if either else (on,), here.processes)
     fitted = fit(settings, here.memory, seconds_left if timed else None, needs, measure)
     setting = fitted.setting
-    measured = f"median of measured steps of {setting.batch} crops of {setting.crop} px"
     options = {**choice.options, **({"checkpointing": True} if setting.checkpointing else {})}
     step: Entries = {name: (getattr(setting, name), {**why, **fitted.because}[name]) for name in vars(setting)}
     entries: Entries = {
@@ -70,22 +73,50 @@ def make_plan(
         **_of_choice(replace(choice, options=options)),
         "reach": (choice.reach, coverage(choice.reach, figures)),
         **_of_machine(here, wanted),
+        "memory_format": (choice.memory_format, choice.because_format),
         **_of_data(figures),
         **step,
-        "step_seconds": (fitted.cost.seconds, measured),
-        "step_bytes": (fitted.cost.bytes, "weights, gradients, moments and what a pass keeps"),
+        **_of_step(fitted),
         **({"frozen_statistics": (True, choice.because_frozen)} if choice.because_frozen else {}),
         **{name: (value, FIXED) for name, value in fixed.items()},
     }
-    left = None
-    if timed:
-        closing = min(_CLOSING, here.validation_pixels) * _forward(setting, fitted.cost.seconds)
-        left = seconds_left() - closing
-    entries |= _lengths(setting, fitted.cost.seconds, figures, asked, here.validation_pixels, left)
+
+    closing = min(_CLOSING, here.validation_pixels) * _forward(setting, fitted.cost.seconds)
+
+    def whole(workers: tuple[int, str]) -> Plan:
+        left = seconds_left() - closing if timed else None
+        lengths = _lengths(setting, fitted.cost.seconds, figures, asked, here.validation_pixels, left)
+        return _plan({**entries, **lengths, "workers": workers}, asked, here)
+
+    if wanted.workers is not None:
+        return whole((wanted.workers, "--workers"))
+    draft = whole((0, ""))
+    return whole(_workers(draft, figures.images, here, draw(draft)))
+
+
+def _plan(entries: Entries, asked: Asked, here: Situation) -> Plan:
     because = {name: FIXED if name in asked.said else reason for name, (_, reason) in entries.items()}
     if entries["border"][0]:
         because["border"] += f"; {_OBJECTS if here.instances else _REGIONS}"
     return Plan(**{name: value for name, (value, _) in entries.items()}, because=because)
+
+
+def _workers(plan: Plan, images: int, here: Situation, drawing: Drawing) -> tuple[int, str]:
+    """The fewest processes that draw batches as fast as steps are taken, 0 where a thread does, and why.
+
+    An image is read once; a training that is short sees few of them again.
+    """
+    anew = min(1.0, images / (plan.steps * plan.batch))
+    seconds = drawing.kept + anew * (drawing.read - drawing.kept)
+    said = f"a batch is drawn in {seconds:.2g} s, a step takes {plan.step_seconds:.2g} s"
+    share = seconds / plan.step_seconds
+    if share <= (_LITTLE if drawing.between or plan.device == "cuda" else _SHARE):
+        return 0, f"{said}: a thread does"
+    needed = math.ceil(share / _SHARE)
+    if needed <= here.workers:
+        return needed, said
+    most = f"there are {here.workers} cores" if here.workers else "processes that draw need Linux"
+    return here.workers, f"{said}, which {needed} would hide; {most}"
 
 
 def without_objects(plan: Plan) -> Plan:
@@ -118,6 +149,14 @@ def _of_choice(choice: Choice) -> Entries:
         "pretrained": (choice.pretrained, choice.because),
         "mean": (choice.mean, choice.because_mean),
         "deviation": (choice.deviation, choice.because_mean),
+    }
+
+
+def _of_step(fitted: Fit) -> Entries:
+    size = f"{fitted.setting.batch} crops of {fitted.setting.crop} px"
+    return {
+        "step_seconds": (fitted.cost.seconds, f"median of measured steps of {size}"),
+        "step_bytes": (fitted.cost.bytes, "weights, gradients, moments and what a pass keeps"),
     }
 
 

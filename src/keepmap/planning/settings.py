@@ -17,7 +17,7 @@ from keepmap.planning.defaults import DEFAULTS
 from keepmap.planning.plan import ENTRIES, Plan
 
 _OF_TRAIN = {name: name for name in ("precision", "device", "crop", "batch", "checkpointing", "steps", "seed")}
-_OF_TRAIN |= {"network": "model"}
+_OF_TRAIN |= {"network": "model", "workers": "workers"}
 """Entry -> the option of `train` that fixes it too."""
 _NOT_FIXED = {
     "options": "give each option of the network its value: --set widths=16,32,64",

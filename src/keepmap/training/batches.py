@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
@@ -18,10 +19,12 @@ from torch import Tensor
 
 from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.labels import IGNORE_INDEX
-from keepmap.data.pipeline import Own, own_crop
-from keepmap.data.sampling import Sampler
+from keepmap.data.pipeline import Own, Pipeline, own_crop
+from keepmap.data.sampling import Sampler, rare_first
 from keepmap.data.store import SampleStore
+from keepmap.data.weight_map import weight_map
 from keepmap.errors import KeepmapError, TrainingError, first_few
+from keepmap.planning.plan import Plan
 from keepmap.protocols import Array, Progress
 from keepmap.training.workers import WorkerDied, Workers
 
@@ -133,6 +136,20 @@ class Batches:
             found=f"{self.workers} workers; the images of the step are {first_few(self.files(step))}",
             do="is the memory full? pass --workers 0 with --resume, which draws in this process",
         )  # fmt: skip
+
+
+def planned_batches(
+    plan: Plan, stride: int, store: SampleStore, augment: Pipeline | None, share: tuple[int, int] = (0, 1)
+) -> Batches:
+    """What `plan` says about crops, drawn from `store`. stride: of the network; augment: the user's callable."""
+    how = plan.part(Augmentation, fill=plan.mean, padding=min(stride, plan.crop // 2) - 1)
+    focus = rare_first(store.facts, store.labels, rate=plan.class_rate)
+    sampler = Sampler(len(store), plan.batch, plan.seed, focus)
+    own = None if augment is None else Own(augment, store.labels.count)
+    weigh = None
+    if plan.border:
+        weigh = partial(weight_map, w0=plan.border, sigma=plan.sigma, class_weights=plan.class_weights)
+    return Batches(store, sampler, plan.crop, how, own, plan.workers, share, weigh)
 
 
 def _tensors(drawn: Drawn) -> tuple[Tensor, ...]:

@@ -20,7 +20,8 @@ from keepmap.protocols import Progress
 from keepmap.runs import RunFolder, check_names, check_room, read_tensors, write_tensors
 from keepmap.training.engine import Engine
 
-_COUNTED = ("steps", "step_seconds", "validation_seconds", "validate_every", "replanned_at", "processes", "because")
+_COUNTED = ("steps", "step_seconds", "validation_seconds", "validate_every", "replanned_at", "processes", "workers",
+            "because")  # fmt: skip
 """What is counted anew in the course of a training, where plan.json may be ahead of the state, or may change."""
 _FILES = 14
 """Weights that a training keeps on the disk at most: three states (the last, the one before, one being written) with

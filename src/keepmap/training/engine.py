@@ -19,6 +19,7 @@ from keepmap.errors import OptionError, RunError
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
 from keepmap.networks.shortage import told_by_level
+from keepmap.planning.plan import MemoryFormat
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.training.loss import Truth, loss_of, loss_of_heads
 from keepmap.training.ranks import Ranks
@@ -32,11 +33,11 @@ _LESS_MEMORY = "pass a smaller --batch or --crop, or --checkpointing; or free me
 class Engine:
     """A network with its loss and its optimiser, ready to step.
 
-    network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place. In channels_last memory, but
-    on a CPU in float32, which trains faster without, and where its gradients would be wrong.
+    network: any module from (N, C, *S) raw values to logits (N, K, *S); trained in place.
     Where it has `deep_heads`, (stride, weight) of each of the logits that its `forward_deep` returns, it is trained on
     the weighted sum of their losses.
     precision: "float32" or "bfloat16" (autocast, float32 weights).
+    memory_format: "contiguous" or "channels_last"; None for what `fast_format` says.
     ranks: the processes that step together, each with as many crops of the batch: the step is that of all crops.
     micro: crops of one forward and backward pass, to be set at will; 0 for all of a batch at once.
     judged: what is to be validated and kept: the network, or where the optimiser averages weights a second one with
@@ -50,14 +51,15 @@ class Engine:
         *,
         device: str,
         precision: str,
+        memory_format: MemoryFormat | None = None,
         optimiser: OptimiserConfig = OptimiserConfig(),  # noqa: B008
         loss: LossConfig = LossConfig(),  # noqa: B008
         ranks: Ranks = Ranks(),  # noqa: B008
     ) -> None:
-        self.ranks = ranks
-        fast = device != "cpu" or (precision == "bfloat16" and not any(map(_is_miscomputed, network.modules())))
+        self.ranks, self.precision, self.loss = ranks, precision, loss
         self._width = 2 if precision == "bfloat16" else 4
-        self._layout = torch.channels_last if fast else torch.contiguous_format
+        chosen = memory_format or fast_format(network, device, precision)[0]
+        self._layout = torch.channels_last if chosen == "channels_last" else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
         plugins = [_autocast(device)] if precision == "bfloat16" else []
         self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
@@ -272,6 +274,28 @@ def _autocast(device: str) -> Any:
     plugin = MixedPrecision("bf16-mixed", device)
     plugin.convert_input = lambda data: data  # type: ignore[method-assign]
     return plugin
+
+
+def fast_format(
+    network: nn.Module, device: str, precision: str, fixed: MemoryFormat | None = None
+) -> tuple[MemoryFormat, str]:
+    """The memory format in which `network` trains fastest, and right; or `fixed`. And why.
+
+    By what is known of the kernels: those of float32 are faster on a CPU in contiguous memory, all others in
+    channels_last. Raises OptionError where gradients would be wrong in the one that is fixed.
+    """
+    wrong = device == "cpu" and precision == "bfloat16" and any(map(_is_miscomputed, network.modules()))
+    if wrong and fixed == "channels_last":
+        raise OptionError(
+            "The gradients of this network would be wrong in channels_last memory.",
+            found="--set memory_format=channels_last, bfloat16 on a CPU, convolutions with holes",
+            expected="--set memory_format=contiguous, or --precision float32",
+        )  # fmt: skip
+    if wrong:
+        return "contiguous", "gradients of its convolutions with holes are wrong in channels_last, in bfloat16 on a CPU"
+    if device == "cpu" and precision == "float32":
+        return fixed or "contiguous", "float32 trains faster on a CPU than in channels_last"
+    return fixed or "channels_last", f"{precision} trains fastest so on {device}"
 
 
 def _is_miscomputed(layer: nn.Module) -> bool:

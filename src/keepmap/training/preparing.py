@@ -21,8 +21,10 @@ from keepmap.data.facts import FileFacts
 from keepmap.data.findings import group_findings
 from keepmap.data.glance import glance
 from keepmap.data.labels import LabelSet
+from keepmap.data.pipeline import Pipeline
 from keepmap.data.scan import scan
 from keepmap.data.split import Candidate, Division, divide
+from keepmap.data.store import SampleStore
 from keepmap.data.survey import near_duplicates
 from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
@@ -31,18 +33,21 @@ from keepmap.networks.describe import sketch
 from keepmap.networks.layers import has_batch_norm
 from keepmap.networks.network import Network
 from keepmap.networks.recompute import let_recompute
-from keepmap.options import TrainOptions, parse_size
+from keepmap.options import ImageOptions, TrainOptions, parse_size
 from keepmap.planning.choice import START_WORDS, Choice, Offer, Situation, choose_network
 from keepmap.planning.fingerprint import Fingerprint, fingerprint
-from keepmap.planning.plan import Plan
+from keepmap.planning.plan import Drawing, Plan
 from keepmap.planning.planner import coverage, make_plan, recipe_of
 from keepmap.planning.settings import Asked, asked, counted
 from keepmap.protocols import Progress
 from keepmap.resources import Stopwatch, free_memory, process_counts, resolve_precision, use_cpu
 from keepmap.runs import RunConfig, RunFolder
+from keepmap.training.batches import planned_batches
+from keepmap.training.engine import Engine, fast_format
 from keepmap.training.given import adopt, choose_given
-from keepmap.training.measure import measure_step, step_bytes
+from keepmap.training.measure import measure_drawing, measure_step, step_bytes
 from keepmap.training.wanted import MARGIN, budget_of, checked
+from keepmap.training.workers import most_workers
 from keepmap.weights.imagenet import at_hand, begin_from_imagenet, how_to_get
 from keepmap.weights.published import IMAGENET
 
@@ -100,11 +105,17 @@ class Prepared:
 
 
 def prepare(
-    images: Path, masks: Path, options: TrainOptions, progress: Progress, given: Segmenter | None = None
+    images: Path,
+    masks: Path,
+    options: TrainOptions,
+    progress: Progress,
+    given: Segmenter | None = None,
+    augment: Pipeline | None = None,
 ) -> Prepared:
     """Scan, divide, build, measure and plan. Raises all that a training can be refused for.
 
     given: the network to train a copy of, in place of one that the options or the plan choose.
+    augment: what changes the crops in place of keepmap's own augmentation.
     """
     watch, told = Stopwatch(), asked(options)
     wanted = told.options
@@ -122,30 +133,43 @@ def prepare(
     choice, network = _network(own, figures, told, here, progress)
     optimiser = replace(optimiser, frozen_statistics=optimiser.frozen_statistics or bool(choice.because_frozen))
     say_network(choice.network, choice.options, choice.because, progress)
-    limit = _MEASURING * budget
+    engine = partial(Engine, device=here.device, precision=here.precision, optimiser=optimiser, loss=loss)
+    engine = partial(engine, memory_format=choice.memory_format)
+    limit, share = _MEASURING * budget, (0, here.processes)
     plan = make_plan(
         choice, figures, told, here, seconds_left=lambda: budget - MARGIN - watch.seconds,
         needs=partial(step_bytes, network, precision=here.precision, optimiser=optimiser),
-        measure=partial(
-            measure_step, network, device=here.device, precision=here.precision, limit=limit, optimiser=optimiser,
-            loss=loss, processes=here.processes,
-        ),
+        measure=partial(measure_step, network, make=engine, limit=limit, processes=here.processes),
+        draw=partial(_draw, parts=parts, reading=wanted, stride=network.stride, augment=augment, share=share),
     )  # fmt: skip
-    if plan.seconds is not None and plan.steps < _FEW_STEPS:
-        progress.say(
-            f"note    the time suffices for {plan.steps} steps or fewer, too few to learn much; pass more --time, or a "
-            "smaller --model or --crop"
-        )
+    _say_if_few(plan, progress)
     if plan.checkpointing:
         let_recompute(network)
     config = RunConfig(
         plan.network, plan.options, figures.channels, figures.dtype, parts.labels, __version__,
         foreign=not is_listed(network),
     )  # fmt: skip
-    where = str(images.resolve()), str(masks.resolve())
-    marks = {fact.stem: fact.mark for fact in facts}
-    split = Split(*where, options, division.train, division.validation, division.rule, division.groups, marks=marks)
+    split = Split(
+        str(images.resolve()), str(masks.resolve()), options, division.train, division.validation, division.rule,
+        division.groups, marks={fact.stem: fact.mark for fact in facts},
+    )  # fmt: skip
     return Prepared(network, plan, parts, split, config, figures)
+
+
+def _say_if_few(plan: Plan, progress: Progress) -> None:
+    if plan.seconds is not None and plan.steps < _FEW_STEPS:
+        progress.say(
+            f"note    the time suffices for {plan.steps} steps or fewer, too few to learn much; pass more --time, or a "
+            "smaller --model or --crop"
+        )
+
+
+def _draw(
+    plan: Plan, parts: Parts, reading: ImageOptions, stride: int, augment: Pipeline | None, share: tuple[int, int]
+) -> Drawing:
+    """What drawing our share of the batches of `plan` costs, from a few that nothing keeps."""
+    store = SampleStore(parts.train, parts.labels, 0, reading)
+    return measure_drawing(planned_batches(plan, stride, store, augment, share))
 
 
 def _network(
@@ -164,7 +188,8 @@ def _network(
         mean, deviation = (told.fixed.get(n, getattr(choice, n)) for n in ("mean", "deviation"))
         network.set_normalisation(mean, deviation)
         choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
-    choice = replace(choice, reach=network.reach)
+    layout, why = fast_format(network, here.device, here.precision, told.fixed.get("memory_format"))
+    choice = replace(choice, reach=network.reach, memory_format=layout, because_format=why)
     if here.apart and has_batch_norm(network):
         choice = replace(choice, because_frozen=_frozen(told, here.processes))
         if own is None and not choice.pretrained and options.init is None:
@@ -255,6 +280,7 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machi
         begun=None if begun is None else (begun.network, begun.options),
         processes=near * machines,
         instances=parts.labels.instances,
+        workers=most_workers(near),
         cache=int(_CACHE * memory) // near,
         image_bytes=sum(f.height * f.width * _decoded(f) for f in (*parts.train, *parts.validation)),
         because_memory="of --memory" if wanted.memory else "of what is free",

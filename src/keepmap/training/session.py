@@ -17,14 +17,11 @@ import torch
 
 from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
-from keepmap.data.augment import Augmentation
 from keepmap.data.classes import ClassNames
 from keepmap.data.facts import FileFacts
 from keepmap.data.groups import WORDS
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
-from keepmap.data.sampling import Sampler, rare_first
 from keepmap.data.store import SampleStore
-from keepmap.data.weight_map import weight_map
 from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
@@ -41,7 +38,7 @@ from keepmap.protocols import Progress, Silent
 from keepmap.resources import free_memory, resolve_device, use_cpu
 from keepmap.runs import FORMAT, RunConfig, RunFolder, read_tensors
 from keepmap.runtime.torch_runtime import TorchRuntime
-from keepmap.training.batches import Batches
+from keepmap.training.batches import Batches, planned_batches
 from keepmap.training.board import board_in, require_tensorboard
 from keepmap.training.calibrating import calibrate
 from keepmap.training.checkpoint import Position, changes
@@ -54,7 +51,7 @@ from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.ranks import Ranks, together
 from keepmap.training.validation import draw_held_out, validate
 from keepmap.training.wanted import checked
-from keepmap.training.workers import worker_count
+from keepmap.training.workers import check_workers
 from keepmap.units import in_bytes
 
 _RENEWING = 32
@@ -93,7 +90,6 @@ def begin(
     given: the network to train a copy of, in place of one that the options or the plan choose.
     augment: what changes the crops in place of keepmap's own augmentation.
     """
-    worker_count(options.workers, "cpu")
     if options.tensorboard:
         require_tensorboard()
     with together(options.devices, checked(asked(options).options)) as ranks, contextlib.ExitStack() as held:
@@ -102,7 +98,7 @@ def begin(
 
         def begun() -> Job:
             run.check_free()
-            ready = prepare(images, masks, options, show, given)
+            ready = prepare(images, masks, options, show, given, augment)
             run.create()
             held.enter_context(locked(run, show))
             run.check_new()
@@ -131,7 +127,7 @@ def draw_preview(
 ) -> Plan:
     """Scan and plan as `begin` does, then draw the crops that it would begin with into `file`, and train nothing."""
     check_preview(file)
-    ready = prepare(images, masks, options, progress, given)
+    ready = prepare(images, masks, options, progress, given, augment)
     batches = _batches(ready.network, Job(ready.plan, ready.parts, ready.config, options), augment)
     write_preview(batches, ready.parts.labels, ready.config.dtype, file)
     return ready.plan
@@ -152,6 +148,7 @@ def go_on(
     workers: in place of those of before. devices: as many as divide the batch, whatever there were before; the same
     number and the same launcher give the same bits. Raises RunError with what has changed in between.
     """
+    check_workers(workers)
     config = run.read_config()
     if not run.plan_file.is_file():
         raise RunError(
@@ -212,9 +209,11 @@ def _continued(
         )  # fmt: skip
     if config.version != __version__:
         progress.say(f"note    begun with keepmap {config.version}, this is {__version__}")
-    options = split.options if workers is None else replace(split.options, workers=workers)
+    wanted = split.options.workers if workers is None else workers
+    if wanted is not None:
+        plan = replace(plan, workers=wanted, because={**plan.because, "workers": "--workers"})
     say_network(config.network, config.options, plan.because["network"], progress)
-    return Job(plan, parts_of(facts, labels, split), config, options)
+    return Job(plan, parts_of(facts, labels, split), config, split.options)
 
 
 def _of_config(plan: Plan, config: RunConfig) -> list[str]:
@@ -293,16 +292,9 @@ def _batches(
     scratch: see `SampleStore`.
     """
     plan, parts = job.plan, job.parts
-    workers = worker_count(job.options.workers, plan.device, ranks.here)
-    store = SampleStore(parts.train, parts.labels, _cache(plan, ranks) // max(workers, 1), job.options, scratch)
-    how = plan.part(Augmentation, fill=plan.mean, padding=min(network.stride, plan.crop // 2) - 1)
-    focus = rare_first(parts.train, parts.labels, rate=plan.class_rate)
-    sampler = Sampler(len(parts.train), plan.batch, plan.seed, focus)
-    own = None if augment is None else Own(augment, parts.labels.count)
-    weigh = None
-    if plan.border:
-        weigh = partial(weight_map, w0=plan.border, sigma=plan.sigma, class_weights=plan.class_weights)
-    return Batches(store, sampler, plan.crop, how, own, workers, (ranks.rank, ranks.size), weigh)
+    cache = _cache(plan, ranks) // max(plan.workers, 1)
+    store = SampleStore(parts.train, parts.labels, cache, job.options, scratch)
+    return planned_batches(plan, network.stride, store, augment, (ranks.rank, ranks.size))
 
 
 def _cache(plan: Plan, ranks: Ranks) -> int:
@@ -319,8 +311,9 @@ def _train(
         progress.say(f"data    decoded images beyond the memory go to a file in {run.path}, {in_bytes(stored)}")
     optimiser = plan.part(OptimiserConfig)
     engine = Engine(
-        network, device=plan.device, precision=plan.precision, optimiser=optimiser, loss=plan.loss, ranks=ranks
-    )
+        network, device=plan.device, precision=plan.precision, memory_format=plan.memory_format, optimiser=optimiser,
+        loss=plan.loss, ranks=ranks,
+    )  # fmt: skip
     engine.micro = math.ceil(plan.micro * plan.processes / ranks.size)
     _say_plan(plan, engine, batches.own, progress)
     whole = replace(batches, share=(0, 1))

@@ -18,13 +18,14 @@ from keepmap.options import TrainOptions, parse_size, parse_time
 from keepmap.planning.choice import START_WORDS
 from keepmap.planning.plan import ENTRIES
 from keepmap.resources import resolve_device
+from keepmap.training.workers import check_workers
 
 MARGIN = 9.0
 """Seconds kept back for starting Python, which takes about 5, for the last save, the charts and the last lines."""
 _DEFAULT_TIME = "10m"
 _LEAST_SECONDS = 11.0
 _RANGES = (("seed", 0, 2**32 - 1), ("steps", 1, 10**9), ("epochs", 1, 10**9), ("crop", 32, 8192), ("batch", 1, 4096),
-           ("workers", 0, 256), ("devices", 1, 1024))  # fmt: skip
+           ("devices", 1, 1024))  # fmt: skip
 
 
 def budget_of(options: TrainOptions) -> float:
@@ -71,6 +72,7 @@ def checked(options: TrainOptions) -> str:
         _check_set(options.model, options.set)
     if options.memory:
         parse_size(options.memory)
+    check_workers(options.workers)
     check_rule(options.group_by)
     return resolve_device(options.device)
 

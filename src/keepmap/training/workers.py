@@ -20,7 +20,7 @@ from keepmap.resources import thread_count
 from keepmap.training.lock import let_go_in_child
 
 T = TypeVar("T")
-_MOST_WORKERS = 8
+_MOST_PLANNED, _MOST_WORKERS = 8, 256
 
 
 class WorkerDied(Exception):
@@ -87,17 +87,14 @@ def _answer(draw: Callable[[int], object], steps: count[int], its: Connection, e
             return
 
 
-def worker_count(wanted: int | None, device: str, processes: int = 1) -> int:
-    """The processes that draw batches: what was asked for, else a few for a GPU and none for a CPU.
+def most_workers(processes: int) -> int:
+    """The most workers that a plan gives each of `processes` on this machine: one a core, none without a safe fork."""
+    return min(_MOST_PLANNED, max(1, thread_count() // processes)) if sys.platform == "linux" else 0
 
-    processes: of the training on this machine, each of which has as many.
 
-    A CPU takes longer over a step than one thread over its batch. A GPU does not, and threads would keep it waiting for
-    the interpreter. Raises OptionError where there is no fork that is safe.
-    """
-    if wanted is None:
-        spare = max(0, thread_count() // processes - 1)
-        return min(_MOST_WORKERS, spare) if device == "cuda" and sys.platform == "linux" else 0
+def check_workers(wanted: int | None) -> None:
+    """Raise OptionError where so many cannot be: for an absurd number, and where there is no fork that is safe."""
+    if wanted is not None and not 0 <= wanted <= _MOST_WORKERS:
+        raise OptionError(f"--workers {wanted} cannot be.", found=str(wanted), expected=f"0 to {_MOST_WORKERS}")
     if wanted and sys.platform != "linux":
         raise OptionError("--workers needs Linux.", found=f"--workers {wanted}", expected="--workers 0: a thread draws")
-    return wanted

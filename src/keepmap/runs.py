@@ -94,6 +94,12 @@ class RunFolder:
         """Folders, options and names of both parts."""
         return self.path / "split.json"
 
+    def trained_on(self) -> frozenset[str]:
+        """Digests of the images that the RUN was trained on; none where it does not say. Raises RunError."""
+        if not self.split_file.is_file():
+            return frozenset()
+        return frozenset(read_json(self.split_file, format=FORMAT).get("digests", ()))
+
     @property
     def metrics_file(self) -> Path:
         """One JSON object a line."""

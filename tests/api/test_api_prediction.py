@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image
 import keepmap
 from keepmap.api.training import Run
 from keepmap.errors import DataError, OptionError, OutputError
+from keepmap.protocols import Silent
 
 
 @pytest.mark.parametrize("averaged", [False, True])
@@ -32,6 +34,36 @@ def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path, averag
     if averaged:
         with pytest.raises(OptionError, match="--tta"):
             keepmap.evaluate(tmp_path / "out", data / "masks", tta="flips")
+
+
+def test_images_that_were_trained_on_are_told_by_their_pixels(
+    data: Path, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Under another name and in another format too; not the held-out one, and not by the name alone."""
+    split = json.loads((run.path / "split.json").read_text())
+    trained, new, held_out = split["train"][0], split["train"][1], split["validation"][0]
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        with Image.open(data / folder / f"{trained}.png") as file:
+            file.save(tmp_path / folder / "renamed.tif")
+        with Image.open(data / folder / f"{new}.png") as file:
+            file.rotate(180).save(tmp_path / folder / f"{new}.png")
+        shutil.copy(data / folder / f"{held_out}.png", tmp_path / folder)
+    said: list[str] = []
+    progress = Silent()
+    monkeypatch.setattr(progress, "say", said.append)
+    folders, page, card = (tmp_path / "images", tmp_path / "masks"), tmp_path / "page.html", tmp_path / "card.md"
+    scores = keepmap.evaluate(run.path, *folders, html=str(page), card=str(card), metrics="region", progress=progress)
+    warning = "1 of 3 images were trained on: these numbers do not tell how it does on new images"
+    assert (scores.trained_on, scores.remarks[0]) == (("renamed",), warning)
+    assert f"warning {warning}" in said
+    assert all(f"Warning: {warning}." in file.read_text(encoding="utf-8") for file in (page, card))
+    alone = tmp_path / "alone"
+    shutil.copytree(run.path, alone)
+    del split["digests"]
+    (alone / "split.json").write_text(json.dumps(split))
+    assert keepmap.evaluate(alone, *folders, metrics="region").trained_on == ()
+    assert keepmap.evaluate(alone, *folders, metrics="region", ensemble=(str(run.path),)).trained_on == ("renamed",)
 
 
 def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:

@@ -149,7 +149,8 @@ def evaluate(
     options, show = from_arguments(EvaluateOptions, locals()), progress or Silent()
     require_card(Path(source), options)
     open_run = cache(partial(load_averaged, options=options, given=network))
-    scores = evaluate_source((source, *folders), options, Opener(_is_trained, open_run), network is not None, show)
+    opener = Opener(_is_trained, open_run, partial(_trained_on, others=options.ensemble or ()))
+    scores = evaluate_source((source, *folders), options, opener, network is not None, show)
     if options.html or options.card:
         report_evaluation((source, *folders), scores, options, open_run, show)
     return scores
@@ -158,6 +159,11 @@ def evaluate(
 def _is_trained(path: Path) -> bool:
     """Whether there is a RUN or an exported file."""
     return RunFolder(path).config_file.exists() or is_artefact(path)
+
+
+def _trained_on(path: Path, others: Sequence[StrPath] = ()) -> frozenset[str]:
+    """Digests of the images that any of these was trained on; an exported file does not say."""
+    return frozenset().union(*(RunFolder(Path(each)).trained_on() for each in (path, *others)))
 
 
 def compare(
@@ -182,5 +188,6 @@ def compare(
     images: then the sources are RUNs and exported files. Differences have 95 % intervals by paired bootstrap.
     """
     options = from_arguments(CompareOptions, locals())
-    opener = Opener(_is_trained, partial(load_predictor, options=ComputeOptions(memory, device=device)))
+    computing = ComputeOptions(memory, device=device)
+    opener = Opener(_is_trained, partial(load_predictor, options=computing), _trained_on)
     return compare_sources(sources, masks, images, options, opener, progress or Silent())

@@ -107,9 +107,41 @@ def measure(pair: Pair, source: ArraySource, mask: Array, reading: ImageOptions)
         float(gauge.low), float(gauge.high), counts,
         {value: float(tally[1] / tally[0] / height) for value, tally in tallies},
         {value: float(tally[2] / tally[0]) for value, tally in tallies},
-        gauge.digest, tuple(counts) if objects else solid_values(mask, counts), objects,
+        gauge.content.digest, tuple(counts) if objects else solid_values(mask, counts), objects,
         likeness.difference_hash(gauge.cells, width), source.orientation,
     )
+
+
+def image_digest(source: ArraySource) -> str:
+    """`FileFacts.digest` of an image alone: equal for equal pixels, "" where each channel is of one value."""
+    content = _Content(source)
+    for _, band in bands(source):
+        content.add(band)
+    return content.digest
+
+
+class _Content:
+    """The digest of an image, filled band by band."""
+
+    def __init__(self, source: ArraySource) -> None:
+        self._nodata = source.nodata
+        self._first: Array | None = None  # pixel (C, 1, 1), as long as all are like it
+        self._plain = True
+        self._hash = hashlib.sha256(repr(source.shape).encode())  # half the time of blake2b
+
+    @property
+    def digest(self) -> str:
+        """Of all pixels; "" where each channel is of one value."""
+        return "" if self._plain else self._hash.hexdigest()[:_DIGITS]
+
+    def add(self, band: Array) -> None:
+        """The next rows (C, h, W). Pixels that were never measured count as 0."""
+        band = band if self._nodata is None else filled(band, self._nodata, np.zeros(len(band)))
+        self._hash.update(np.ascontiguousarray(np.moveaxis(band, 0, -1)).data)  # as most readers have it
+        if self._plain:
+            self._first = band[:, :1, :1] if self._first is None else self._first
+            same_row = (band[:, :1] == self._first).all()  # which few images have
+            self._plain = bool(same_row and (band == self._first).all())
 
 
 class _Gauge:
@@ -127,14 +159,7 @@ class _Gauge:
         self.bad = 0
         self.cells = np.empty((height, len(likeness.edges(width))))
         self._nodata = source.nodata
-        self._first: Array | None = None  # pixel (C, 1, 1), as long as all are like it
-        self._plain = True
-        self._hash = hashlib.sha256(repr(source.shape).encode())  # half the time of blake2b
-
-    @property
-    def digest(self) -> str:
-        """Of all pixels; "" where each channel is of one value."""
-        return "" if self._plain else self._hash.hexdigest()[:_DIGITS]
+        self.content = _Content(source)
 
     def add(self, top: int, band: Array, mask: Array) -> None:
         """Count the pixels (C, h, W) of the rows from `top` on and their label values (h, W)."""
@@ -146,14 +171,10 @@ class _Gauge:
         self.bad += count_not_finite(band)
         if self.bad:
             return
-        self._hash.update(np.ascontiguousarray(np.moveaxis(band, 0, -1)).data)  # as most readers have it
+        self.content.add(band)
         measured = band if inside is None else band[:, inside]
         if measured.size:
             self.low, self.high = min(self.low, measured.min()), max(self.high, measured.max())
-        if self._plain:
-            self._first = band[:, :1, :1] if self._first is None else self._first
-            same_row = (band[:, :1] == self._first).all()  # which few images have
-            self._plain = bool(same_row and (band == self._first).all())
         starts = _run_starts(mask)
         light = self._add_sums(top, band, starts) / len(band)
         lengths = np.diff(starts, append=mask.size)

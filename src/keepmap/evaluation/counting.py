@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keepmap.data.classes import ClassNames
+from keepmap.data.facts import image_digest
 from keepmap.data.file_labels import find_file_labels
 from keepmap.data.georeference import pixel_size
 from keepmap.data.images import open_image
@@ -34,13 +35,14 @@ def count_run(
     *,
     judging: Judging = Judging(),  # noqa: B008
     reading: ImageOptions = ImageOptions(),  # noqa: B008
+    trained: frozenset[str] = frozenset(),
     progress: Progress | None = None,
 ) -> Tally:
     """Predict every image and compare it with its mask; the labels are those of the predictor.
 
-    reading: how files are read. Pixels that were never measured are not scored.
-    Raises DataError where an image or a mask is alone or cannot be read, the two differ in size, an image does not
-    fit the predictor, or a mask holds a value that is no label.
+    reading: how files are read. trained: digests of images whose stems the tally is to name. Pixels that were never
+    measured are not scored. Raises DataError where an image or a mask is alone or cannot be read, the two differ in
+    size, an image does not fit the predictor, or a mask holds a value that is no label.
     """
     pairs = pair_images(images, masks, follow_links=reading.follow_links)
     labels = predictor.labels
@@ -58,6 +60,8 @@ def count_run(
             else:
                 prediction, calibration = predictor.indices(predictor.read(source), str(pair.image)), None
             tally.add(pair.stem, truth, prediction, _extra(source.geometry, numbers, None, calibration))
+            if trained and image_digest(source) in trained:
+                tally.trained_on.append(pair.stem)
             tracker.advance()
     return tally
 

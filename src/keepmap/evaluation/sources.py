@@ -25,11 +25,13 @@ from keepmap.protocols import Progress, StrPath
 class Opener:
     """What tells trained networks from folders of masks, and opens them.
 
-    knows: whether there is a RUN or an exported file in a place; open: its predictor.
+    knows: whether there is a RUN or an exported file in a place; open: its predictor; trained: the digests of the
+    images that it was trained on, where it says.
     """
 
     knows: Callable[[Path], bool]
     open: Callable[[Path], Predictor]
+    trained: Callable[[Path], frozenset[str]]
 
 
 WORST = 5
@@ -95,11 +97,14 @@ def evaluate_source(
         _no_labels(options, "evaluate PREDICTIONS MASKS with them")
         tally = count_run(
             opener.open(source), others[0], others[1], judging=_judging(options, options.html), reading=options,
-            progress=progress,
+            trained=opener.trained(source), progress=progress,
         )  # fmt: skip
     else:
         raise OptionError("evaluate takes two or three folders.", expected="RUN IMAGES MASKS, or PREDICTIONS MASKS")
-    return score(tally, _resampling(tally, options))
+    scores = score(tally, _resampling(tally, options))
+    if scores.trained_on:
+        progress.say(f"warning {scores.remarks[0]}")
+    return scores
 
 
 def compare_sources(
@@ -133,7 +138,7 @@ def compare_sources(
             tallies.append(
                 count_run(
                     opener.open(Path(source)), Path(images), Path(masks), judging=_judging(options), reading=options,
-                    progress=progress,
+                    trained=opener.trained(Path(source)), progress=progress,
                 )
             )  # fmt: skip
     resampling = _resampling(tallies[0], options)

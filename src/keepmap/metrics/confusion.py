@@ -130,7 +130,8 @@ class Scores:
 
     What `evaluate` adds: figures, every headline number with its interval; images, worst mean IoU first; reliability;
     quality_correlation, Spearman's, of expected and true Dice over the images; resampled, what the intervals are over;
-    remarks, sentences on what is n/a and why; area_unit, "meter^2", "" where the files tell none or several.
+    remarks, sentences on what is n/a and why; area_unit, "meter^2", "" where the files tell none or several;
+    trained_on, the stems of images that the network was trained on.
     """
 
     classes: tuple[ClassScores, ...]
@@ -146,6 +147,7 @@ class Scores:
     resampled: str = ""
     remarks: tuple[str, ...] = ()
     area_unit: str = ""
+    trained_on: tuple[str, ...] = ()
 
     def __getitem__(self, name: str) -> ClassScores:
         """The scores of the class called `name`. Raises KeyError."""

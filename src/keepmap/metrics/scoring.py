@@ -80,6 +80,7 @@ def score(tally: Tally, resampling: Resampling) -> Scores:
         quality_correlation=rank_correlation([i.expected_dice for i in images], [i.mean_dice for i in images]),
         resampled=resampling.text,
         remarks=_remarks(tally),
+        trained_on=tuple(tally.trained_on),
         area_unit=f"{tally.unit}^2" if "area" in counts else "",
     )
 
@@ -153,6 +154,9 @@ def reliability_of(bins: Floats) -> tuple[ReliabilityBin, ...]:
 
 def _remarks(tally: Tally) -> tuple[str, ...]:
     remarks = []
+    if tally.trained_on:
+        seen = f"{len(tally.trained_on)} of {len(tally.rows)} images were trained on"
+        remarks.append(f"{seen}: these numbers do not tell how it does on new images")
     empty = sum(not row["region"][:, 1].any() for row in tally.rows)
     if empty:
         remarks.append(f"{empty} of {len(tally.rows)} images have no pixel that is not ignored; they have no scores")

@@ -54,7 +54,10 @@ class Extra:
 
 @dataclass
 class Tally:
-    """Counts of the images that were added, one small row each, and one confusion matrix of all their pixels."""
+    """Counts of the images that were added, one small row each, and one confusion matrix of all their pixels.
+
+    trained_on: stems of those that the network was trained on.
+    """
 
     names: tuple[str, ...]
     judging: Judging
@@ -64,6 +67,7 @@ class Tally:
     regions: list[Region | None] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
     large: int = 0
+    trained_on: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.matrix = ConfusionMatrix(len(self.names))

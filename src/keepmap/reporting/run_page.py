@@ -101,6 +101,8 @@ def in_short(subject: Subject) -> Iterator[str]:
     scores = subject.scores
     where = "images that the training held out" if subject.training else "images"
     count = len(scores.images)
+    if scores.trained_on:
+        yield f"Warning: {scores.remarks[0]}."
     if scores.pixel_accuracy is not None:
         on = f"{count} {where}" if count > 1 else f"one {where.replace('images', 'image')}"
         yield f"On {on}, {100 * scores.pixel_accuracy:.1f} % of the pixels get the right class."

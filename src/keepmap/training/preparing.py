@@ -68,6 +68,7 @@ class Split:
 
     augment: the name of the callable that was handed over as augment=, "" for none.
     marks: of each stem, `FileFacts.mark`: by them a resumed training sees what has changed.
+    digests: of the images that are trained on, `FileFacts.digest`: by them they are known under any name.
     """
 
     images: str
@@ -79,6 +80,7 @@ class Split:
     groups: dict[str, str] = field(default_factory=dict)
     augment: str = ""
     marks: dict[str, str] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,7 @@ def prepare(
     )  # fmt: skip
     split = Split(
         str(images.resolve()), str(masks.resolve()), options, division.train, division.validation, division.rule,
-        division.groups, marks={fact.stem: fact.mark for fact in facts},
+        division.groups, "", {f.stem: f.mark for f in facts}, tuple(f.digest for f in parts.train if f.digest),
     )  # fmt: skip
     return Prepared(network, plan, parts, split, config, figures)
 

@@ -60,6 +60,8 @@ def test_crowds_are_regions_and_boxes_are_none() -> None:
     [
         ({"annotations": None}, "has no usable annotations"),
         ({"categories": [{"id": "2", "name": "cat"}]}, "a category has no usable id"),
+        ({"categories": [*CATEGORIES, {"id": 18, "name": "cow"}]}, "gives the category id 18 twice"),
+        ({"images": [IMAGES[0] | {"file_name": "b\0.jpg"}]}, "leads out of its folder"),
         ({"images": [*IMAGES, IMAGES[0]]}, "image b.jpg has an id that another image has"),
         ({"images": IMAGES[1:]}, "annotations for images that it does not list"),
         ({"images": [IMAGES[0] | {"width": True}]}, "image b.jpg has no usable width"),
@@ -86,6 +88,9 @@ def test_entries_that_are_wrong_are_named(change: dict[str, Any], message: str) 
         ({"size": [5, 4], "counts": [20]}, "annotation 4 has another size than its image"),
         ({"size": [4, 5], "counts": 20}, "segmentation that cannot be read"),
         ({"size": [4, 5], "counts": [19]}, "do not fill the image"),
+        ({"size": [4, 5], "counts": [2**63 - 1, 2**63 - 1, 22]}, "do not fill the image"),
+        ({"size": [4, 5], "counts": [10**30]}, "do not fill the image"),
+        ([[-1e308, 1, 1e308, 1, 2, 1e308]], "polygon that is none"),
         ("x", "annotation 4 has another size"),
     ],
 )

@@ -128,6 +128,33 @@ def test_images_give_the_names_and_what_has_no_partner_is_said(tmp_path: Path) -
         convert(coco(tmp_path, images=listed), tmp_path / "out2", images=images)
 
 
+@pytest.mark.parametrize(
+    ("names", "files", "expected"),
+    [
+        (["train/a.png", "val/a.png"], ["val/a.png"], ["val/a"]),
+        (["train/a.png"], ["val/a.png", "b.png"], []),
+        (["all/val/a.png"], ["val/a.png", "test/a.png"], ["val/a"]),
+        (["a.png"], ["x/a.png", "y/a.png"], []),
+        (["ba.png"], ["a.png"], []),
+    ],
+)
+def test_an_image_of_one_name_in_another_folder_is_another(
+    names: list[str], files: list[str], expected: list[str], tmp_path: Path
+) -> None:
+    for file in files:
+        (tmp_path / "images" / file).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (14, 12)).save(tmp_path / "images" / file)
+    listed = [{"id": n, "file_name": name, "height": 12, "width": 14} for n, name in enumerate(names, start=1)]
+    source = coco(tmp_path, images=listed)
+    if not expected:
+        with pytest.raises(DataError, match="nothing to convert"):
+            convert(source, tmp_path / "out", images=tmp_path / "images")
+        return
+    convert(source, tmp_path / "out", images=tmp_path / "images")
+    written = [path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.png")]
+    assert written == [f"{stem}.png" for stem in expected]
+
+
 def test_masks_are_checked_against_their_images(tmp_path: Path) -> None:
     images, source = draw_dataset(tmp_path, count=3, seed=0)
     done = convert(source, tmp_path / "out", images=images)

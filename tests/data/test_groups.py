@@ -60,6 +60,8 @@ def test_a_table(tmp_path: Path) -> None:
     path = tmp_path / "groups.csv"
     path.write_text("group, stem, note\np1, a.png, x\np1, b, y\np2, c/d.e, z\n")
     assert group_stems(["a", "b", "c/d.e"], str(path)) == {"a": "p1", "b": "p1", "c/d.e": "p2"}
+    path.write_text("stem,group\na.1,p1\na,p2\n.,p3\n")
+    assert group_stems(["a", "a.1"], str(path)) == {"a": "p2", "a.1": "p1"}
     with pytest.raises(DataError, match=r"(?s)gives no group to 1 of 2 images.*found +q"):
         group_stems(["a", "q"], str(path))
     for text, message in (("stem,group\na,1\na,2\n", "a to two groups"), ("name,group\na,1\n", "Line 2 of")):

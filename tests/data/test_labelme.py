@@ -61,6 +61,8 @@ def test_points_and_lines_are_counted() -> None:
         ({"shape_type": "circle", "points": [[1, 1]]}, "shape 0 is no circle"),
         ({"shape_type": "rectangle", "points": [[1, 1], [2, 2], [3, 3]]}, "shape 0 is no rectangle"),
         ({"points": [[1, 1], [2, 2]]}, "shape 0 is no polygon"),
+        ({"points": [[1, 1, 0], [2, 2, 0], [3, 1, 0], [1, 3, 0]]}, "polygon that cannot be read"),
+        ({"shape_type": "circle", "points": [[1, 1], [1e200, 1]]}, "three points or more, none farther than 1e"),
         ({"points": [[1, 1], [2, "x"], [3, 3]]}, "polygon that cannot be read"),
         ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "eHh4"}, "mask that cannot be decoded"),
         ({"shape_type": "mask", "points": [[1, 1], [2, 2]], "mask": "?"}, "mask that cannot be decoded"),

@@ -17,14 +17,23 @@ import numpy as np
 from keepmap.data.regions import Drawing, Inside, Region, decode_runs, fill_polygon, fill_runs
 from keepmap.errors import DataError
 
+_FARTHEST = 1e9
+"""Pixels from the image at which a point is no point any more."""
+
 
 def read_coco(path: Path, content: Mapping[str, Any]) -> tuple[list[Drawing], list[str], int]:
     """The drawings in the order of the images, the category names by their ids, and how many objects have no outline.
 
     path: for messages. content: the file as JSON. Raises DataError naming the entry that is wrong.
     """
-    names = {_get(c, "id", int, f"{path}: a category"): _get(c, "name", str, f"{path}: a category")
-             for c in _get(content, "categories", list, str(path))}  # fmt: skip
+    names: dict[int, str] = {}
+    for entry in _get(content, "categories", list, str(path)):
+        number, name = _get(entry, "id", int, f"{path}: a category"), _get(entry, "name", str, f"{path}: a category")
+        if names.setdefault(number, name) != name:
+            raise DataError(
+                f"{path} gives the category id {number} twice.", found=f"{names[number]} and {name}",
+                expected="one name an id",
+            )  # fmt: skip
     regions: dict[int, list[Region]] = defaultdict(list)
     boxes = 0
     for number, entry in enumerate(_get(content, "annotations", list, str(path))):
@@ -65,7 +74,7 @@ def _get(entry: Any, name: str, kind: type, where: str) -> Any:
 def _safe(name: str, where: str) -> str:
     """A file name that stays in its folder."""
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or not path.name:
+    if path.is_absolute() or ".." in path.parts or not path.name or "\0" in name:
         raise DataError(f"{where} has a file name that leads out of its folder.", found=name, expected="relative path")
     return str(path)
 
@@ -86,11 +95,18 @@ def _fill(segmentation: Any, where: str, size: tuple[int, int]) -> Sequence[Insi
 
 
 def polygon_points(flat: Any, where: str) -> np.ndarray[Any, np.dtype[np.float64]]:
-    """Corners (n, 2) of x and y from [x, y, x, y, ...] or [[x, y], ...]. Raises DataError for fewer than three."""
+    """Corners (n, 2) of x and y from [x, y, x, y, ...] or [[x, y], ...].
+
+    Raises DataError for fewer than three, and for one that is a billion pixels away.
+    """
     try:
-        points = np.asarray(flat, np.float64).reshape(-1, 2)
+        numbers = np.asarray(flat, np.float64)
+        points = numbers.reshape((-1, 2) if numbers.ndim == 1 else (len(numbers), 2))
     except (ValueError, TypeError) as error:
         raise DataError(f"{where} has a polygon that cannot be read.", found=repr(flat)[:60]) from error
-    if len(points) < 3 or not np.isfinite(points).all():
-        raise DataError(f"{where} has a polygon that is none.", found=repr(flat)[:60], expected="three finite points")
+    if len(points) < 3 or not (np.abs(points) <= _FARTHEST).all():
+        raise DataError(
+            f"{where} has a polygon that is none.", found=repr(flat)[:60],
+            expected=f"three points or more, none farther than {_FARTHEST:.0e} px",
+        )  # fmt: skip
     return points

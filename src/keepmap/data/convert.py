@@ -188,17 +188,19 @@ def _with_images(
     files, strange = list_images(folder, follow_links=reading.follow_links)
     findings += [finding for finding in strange if finding.severity == "error"]
     by_stem = {relative_stem(file, folder): file for file in files}
+    wanted = [_stem(drawing.name) for drawing in drawings]
+    free = by_stem.keys() - set(wanted)
     by_name: dict[str, list[str]] = {}
-    for stem in by_stem:
+    for stem in free:
         by_name.setdefault(stem.rpartition("/")[2], []).append(stem)
     kept, missing = [], []
-    for drawing in drawings:
-        wanted = _stem(drawing.name)
-        same_name = by_name.get(wanted.rpartition("/")[2], [])
-        if wanted not in by_stem and len(same_name) != 1:
+    for drawing, own in zip(drawings, wanted, strict=True):
+        same_name = by_name.get(own.rpartition("/")[2], [])
+        fitting = [own] if own in by_stem else [stem for stem in same_name if _one_in_other(stem, own)]
+        if len(fitting) != 1:
             missing.append(drawing.name)
             continue
-        stem = wanted if wanted in by_stem else same_name[0]
+        stem = fitting[0]
         size = open_image(by_stem[stem], reading).shape[1:]
         if size != drawing.size:
             raise DataError(
@@ -212,6 +214,11 @@ def _with_images(
         if names:
             findings.append(Finding("warning", str(folder), f"{len(names)} {what}.", first_few(names)))
     return kept
+
+
+def _one_in_other(one: str, other: str) -> bool:
+    """Whether one path is the end of the other, as where an annotation file names images from another folder on."""
+    return f"/{one}".endswith(f"/{other}") or f"/{other}".endswith(f"/{one}")
 
 
 def _draw(drawing: Drawing, ids: Mapping[str, int], limit: int) -> tuple[Array, int]:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import takewhile
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from keepmap.errors import DataError, OptionError, first_few, nearest
 
@@ -126,13 +126,14 @@ def _is_table(rule: str) -> bool:
 
 
 def _read_table(path: Path) -> dict[str, str]:
-    """Stem -> group, also under the stem without a suffix. Raises OptionError."""
+    """Stem -> group, also under the stem without a suffix where that is no other's. Raises OptionError."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = list(csv.DictReader(file, skipinitialspace=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise OptionError(f"The groups in {path} cannot be read.", found=str(error)) from error
     table: dict[str, str] = {}
+    bare: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         stem, group = row.get("stem"), row.get("group")
         if not stem or not group:
@@ -140,7 +141,8 @@ def _read_table(path: Path) -> dict[str, str]:
                 f"Line {number} of {path} gives no group.", found=str({k: v for k, v in row.items() if k}),
                 expected="a first line stem,group and then one line for each image",
             )
-        for name in (stem, str(PurePosixPath(stem).with_suffix(""))):
-            if table.setdefault(name, group) != group and name == stem:
-                raise OptionError(f"{path} gives {stem} to two groups.", found=f"{table[name]} and {group}")
-    return table
+        if table.setdefault(stem, group) != group:
+            raise OptionError(f"{path} gives {stem} to two groups.", found=f"{table[stem]} and {group}")
+        folder, slash, name = stem.rpartition("/")
+        bare.setdefault(f"{folder}{slash}{name.rpartition('.')[0] or name}", group)
+    return {**bare, **table}

@@ -102,13 +102,13 @@ def fill_stamp(stamp: npt.NDArray[np.bool_], corner: tuple[int, int], size: tupl
 
 def fill_runs(runs: Sequence[int], size: tuple[int, int], where: str) -> Inside:
     """The inside by run lengths down the columns, outside and inside in turn. Raises DataError unless they fill it."""
-    lengths = np.array(runs, np.int64)
-    if (lengths < 0).any() or lengths.sum() != size[0] * size[1]:
+    total = sum(runs)  # of Python's integers, which do not wrap
+    if min(runs, default=0) < 0 or total != size[0] * size[1]:
         raise DataError(
             f"{where} has run lengths that do not fill the image.",
-            found=f"{len(runs)} runs, {lengths.sum()} px in all", expected=f"{size[0] * size[1]} px, none negative",
+            found=f"{len(runs)} runs, {total} px in all", expected=f"{size[0] * size[1]} px, none negative",
         )
-    inside = np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(size[1], size[0]).T
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(size[1], size[0]).T
     return (slice(0, size[0]), slice(0, size[1])), inside
 
 

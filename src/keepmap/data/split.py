@@ -166,9 +166,9 @@ def _listed(path: Path, stems: Sequence[str]) -> tuple[str, ...]:
         lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except (OSError, UnicodeDecodeError) as error:
         raise OptionError(f"The list of held-out images in {path} cannot be read.", found=str(error)) from error
-    held = sorted({line for line in lines if line})
+    held, known = sorted({line for line in lines if line}), set(stems)
     for name in held:
-        if name not in stems:
+        if name not in known:
             raise OptionError(
                 f"{path} names {name}, which is no image.", found=name, expected=nearest(name, stems[:1000]),
                 do="name stems, one a line: paths relative to the folder of images, without suffix",
@@ -182,10 +182,11 @@ def _listed(path: Path, stems: Sequence[str]) -> tuple[str, ...]:
 
 
 def _require_unparted(
-    candidates: Sequence[Candidate], named: Mapping[str, str], held: Sequence[str], path: Path, rule: str
+    candidates: Sequence[Candidate], named: Mapping[str, str], held: Collection[str], path: Path, rule: str
 ) -> None:
     """Raise DataError where a list parts two equal images, or a group that was asked for."""
     seen: dict[tuple[str, str], Candidate] = {}
+    held = frozenset(held)
     for candidate in candidates:
         keys = [("equal", candidate.digest)] if candidate.digest else []
         for key in (*keys, ("group", named[candidate.stem])):

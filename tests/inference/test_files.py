@@ -345,9 +345,13 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, calls: int, *arguments: Any, **o
 
 
 @pytest.mark.parametrize(
-    ("way", "memory", "kind"), [("bands", 2**23, None), ("bands", 400_000, "float32"), ("tiles", 300_000, "uint8")]
+    ("way", "memory", "kind"),
+    [("bands", 2**23, None), ("bands", 400_000, "float32"), ("tiles", 300_000, "uint8"), ("blended", 10**6, "float32")],
 )
 def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, way, memory, kind) -> None:
+    if way == "blended":
+        monkeypatch.setattr(predictor.runtime, "local", False)
+        way = "tiles"
     image = save(tmp_path / "x.tif", 900, 200)
     monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
     large = Predictor(predictor.runtime, predictor.labels, memory_bytes=memory, way=way)

@@ -14,6 +14,7 @@ from torch import nn
 
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import DataError, OptionError
+from keepmap.geometry.tiles import cover
 from keepmap.inference.predictor import Predictor
 from keepmap.inference.way import Position
 from keepmap.networks.catalogue import build_network
@@ -141,17 +142,24 @@ def test_a_network_that_cannot_be_streamed_goes_in_tiles_and_the_reason_is_given
         Predictor(given.runtime, given.labels, memory_bytes=1, way="bands").plan_way(171, 190)
 
 
-def test_tiles_of_a_network_that_sees_the_whole_image_are_said_not_to_be_exact() -> None:
+def test_tiles_of_a_network_that_sees_the_whole_image_are_blended() -> None:
     whole = predictor("unet group")
     tiled = Predictor(whole.runtime, whole.labels, memory_bytes=1)
     pixels = image(1, 171, 190)
     assert whole.plan_way(171, 190).exact
     way = tiled.plan_way(171, 190)
-    assert (way.kind, way.exact) == ("tiles", False)
-    assert "not exact" in way.because
+    assert (way.kind, way.exact) == ("blended tiles", False)
     want, got = logits(whole, pixels), logits(tiled, pixels)
     assert np.isfinite(got).all()
     assert 1e-4 < np.abs(got - want).max() / np.abs(want).max() < 0.5
+    steps = np.abs(np.diff(got - want, axis=2))
+    seams = [tile.read[1].start - 1 for tile in cover((171, 190), way.window, way.halo, (4, 4)) if tile.read[1].start]
+    assert steps[..., seams].mean() < 2 * steps.mean()
+    assert np.array_equal(tiled.indices(pixels), got.argmax(0))
+    assert tiled.probabilities(pixels[0]) == pytest.approx(torch.from_numpy(got).softmax(0).numpy(), abs=1e-6)
+    one = Predictor(whole.runtime, whole.labels, memory_bytes=2**33, way="tiles")
+    assert (one.plan_way(171, 190).kind, one.plan_way(171, 190).tiles) == ("blended tiles", 1)
+    assert np.array_equal(logits(one, pixels), want)
 
 
 @given(height=st.integers(1, 130), width=st.integers(1, 130), memory=st.integers(1, 2_000_000))

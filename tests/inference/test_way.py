@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from keepmap.errors import OptionError
 from keepmap.geometry.tiles import cover
+from keepmap.inference.blending import blend_bytes
 from keepmap.inference.way import Limits, Way, plan_way
 from keepmap.options import WantedWay
 
@@ -79,11 +80,36 @@ def test_the_reason_names_the_bytes() -> None:
     assert "would take 19.2 MiB, it may take 10.0 MiB" in tiles_or_pass((1000, 2000), limits(10 * 2**20)).because
 
 
-def test_tiles_of_a_network_that_sees_everything_are_said_not_to_be_exact() -> None:
+@given(
+    height=st.integers(1, 9000), width=st.integers(1, 9000), memory=st.integers(1, 100 * 2**20),
+    stride=st.sampled_from([1, 8, 32]), reach=st.integers(0, 200), classes=st.integers(2, 30),
+)
+@settings(max_examples=100, deadline=None)
+def test_blended_tiles_and_their_band_fit_the_memory_or_are_the_smallest(*_, **drawn) -> None:
+    size, memory, stride = (drawn["height"], drawn["width"]), drawn["memory"], drawn["stride"]
+    given = replace(limits(memory, stride=stride, reach=(drawn["reach"], 0), local=False), classes=drawn["classes"])
+    way = tiles_or_pass(size, given)
+    if way.kind == "one pass":
+        return
+    assert way.kind == "blended tiles"
+    assert len(list(cover(size, way.window, way.halo, (stride, stride)))) == way.tiles
+    for extent, side, (_, overlap) in zip(size, way.window, way.halo, strict=True):
+        assert side % stride == overlap % stride == 0
+        assert 4 * overlap >= side and (side >= 2 * overlap or side >= extent)
+    if 10 * way.window[0] * way.window[1] + blend_bytes(given.classes, way.window, size[1]) > memory:
+        least = 2 * max(-(-drawn["reach"] // stride) * stride, stride)
+        assert max(way.window) <= least and "the smallest tile takes" in way.because
+
+
+def test_tiles_of_a_network_that_sees_everything_are_blended_and_said_not_to_be_exact() -> None:
     way = tiles_or_pass((3000, 3000), limits(10 * 2**20, local=False))
-    assert (way.kind, way.exact) == ("tiles", False)
-    assert "not exact" in way.because
+    assert (way.kind, way.exact) == ("blended tiles", False)
+    assert "not exact and are blended" in way.because
+    rows, columns = way.window
+    assert str(way) == f"{way.tiles} blended tiles of {rows} x {columns} px"
     assert tiles_or_pass((30, 30), limits(2**30, local=False)).exact
+    alone = plan_way((30, 30), limits(2**30, local=False, wanted="tiles"))
+    assert (alone.kind, alone.tiles, alone.exact, alone.because) == ("blended tiles", 1, True, "--way tiles")
 
 
 @pytest.mark.parametrize("side", [6000, 100_000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,9 @@ def test_facts_are_those_of_the_files(reported: Any) -> None:
     assert rows["images"] == str((reported.data / "images").resolve())
     model = dict(model_rows(facts, 2.5))
     assert model["network"] == "unet"
+    assert model["large images"].startswith("in bands of rows, exact")
+    other = replace(facts, config=replace(facts.config, options={"norm": "instance"}))
+    assert "blended with Gaussian weights" in dict(model_rows(other, None))["large images"]
     assert "2.5 megapixels a second" in model["speed"]
     assert "temperature" in model
     assert course(facts).startswith("2 of 2 steps")

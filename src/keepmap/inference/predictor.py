@@ -10,14 +10,17 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
+import torch
 
 from keepmap.data.labels import LabelSet
 from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.geometry.tiles import Tile, cover
+from keepmap.inference.blending import blended
 from keepmap.inference.way import Limits, Position, Way, plan_way
 from keepmap.options import WantedWay
 from keepmap.protocols import Array, ArraySink, ArraySource, Output, Runtime, Silent, Tracker, Window
+from keepmap.runtime.outputs import delivered
 
 MEGAPIXEL = 1e6
 """Pixels in the unit in which progress is counted."""
@@ -54,7 +57,7 @@ class Predictor:
         self.dtype = dtype
         self._limits = Limits(
             runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes, runtime.band_bytes,
-            runtime.unstreamable, way,
+            runtime.unstreamable, way, runtime.classes,
         )  # fmt: skip
 
     def __call__(self, image: Array) -> Array:
@@ -198,6 +201,9 @@ class Predictor:
         partition the image."""
         size, stride = (shape[1], shape[2]), self.runtime.stride
         way = way or self.plan_way(*size)
+        if way.kind == "blended tiles":
+            yield from self._blended(way, size, lambda window: _finite(read(window), where), output, start)
+            return
         for place, tile in enumerate(cover(size, way.window, way.halo, (stride, stride))):
             if place < start.tiles:
                 continue
@@ -243,6 +249,19 @@ class Predictor:
                 self._limits = limits
                 return smaller
         return None
+
+    def _blended(
+        self, way: Way, size: tuple[int, int], pixels: Callable[[Window], Array], output: Output, start: Position
+    ) -> Iterator[tuple[Window, Array]]:
+        """The parts of an image whose tiles are blended, as wide as it is; none where all is known at `start`."""
+
+        def logits(window: Window) -> Array:
+            found: Array = self.runtime.run(pixels(window)[np.newaxis], "logits")[0]
+            return found
+
+        begun = size[0] if start.tiles else start.rows
+        for rows, part in blended(size, way.window, way.halo, self.runtime.stride, logits, begun):
+            yield (rows, slice(0, size[1])), delivered(torch.from_numpy(part[np.newaxis]), output)[0]
 
     def _streamed(
         self, way: Way, tile: Tile, pixels: Callable[[Window], Array], output: Output, begun: int

@@ -5,6 +5,7 @@ Knows sizes, bytes and reaches; runs nothing.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from math import prod
@@ -12,6 +13,7 @@ from typing import Literal
 
 from keepmap.errors import OptionError
 from keepmap.geometry.tiles import Halo, count_tiles, equal_window, round_up
+from keepmap.inference.blending import blend_bytes, overlap_of
 from keepmap.options import WantedWay
 
 _LEAST_BAND, _MOST_BAND = 32, 256
@@ -24,14 +26,15 @@ class Way:
     """How one image is computed. Sizes in pixels, (rows, columns).
 
     window:  what the network sees at once, a multiple of its stride; of bands the columns that it sees, all rows high.
-    halo:    context (before, after) on each axis that is computed and thrown away; zero where nothing is.
+    halo:    context (before, after) on each axis that is computed and thrown away; zero where nothing is. Of blended
+             tiles what two of them have in common.
     tiles:   windows that cover the image.
     band:    rows that are computed at a time, a multiple of the stride; 0 where the whole window is.
-    exact:   whether the result is that of one pass (up to rounding); False for a network that is not local.
+    exact:   whether the result is that of one pass (up to rounding); False where tiles are blended.
     because: the reason, for the user.
     """
 
-    kind: Literal["one pass", "bands", "tiles"]
+    kind: Literal["one pass", "bands", "tiles", "blended tiles"]
     window: tuple[int, int]
     halo: tuple[Halo, Halo]
     tiles: int
@@ -43,19 +46,22 @@ class Way:
         rows, columns = self.window
         if self.kind == "bands":
             return f"bands of {self.band} rows" + (f" in {self.tiles} columns of {columns} px" * (self.tiles > 1))
-        return f"{self.tiles} tiles of {rows} x {columns} px" if self.kind == "tiles" else self.kind
+        return self.kind if self.kind == "one pass" else f"{self.tiles} {self.kind} of {rows} x {columns} px"
 
 
 @dataclass(frozen=True)
 class Position:
-    """How far an image is that is computed in parts: whole tiles, and rows of the next one where it goes in bands."""
+    """How far an image is that is computed in parts: whole tiles, and rows of the next one where it goes in bands.
+
+    Of blended tiles only the rows are counted.
+    """
 
     tiles: int = 0
     rows: int = 0
 
     def after(self, window: tuple[slice, slice], kind: str, height: int) -> Position:
         """The position after the next part, which is written at `window` of an image of `height` rows."""
-        if kind == "bands" and window[0].stop < height:
+        if kind in ("bands", "blended tiles") and window[0].stop < height:
             return Position(self.tiles, window[0].stop)
         return Position(self.tiles + 1)
 
@@ -67,6 +73,7 @@ class Limits:
     stride:       total stride of the network, pixels. reach: (before, after), pixels. local: whether tiles are exact.
     memory_bytes: what the computing may take; peak_bytes(height, width): what a pass takes, band_bytes(band, width):
     what bands take. unstreamable: why there can be no bands, "" where there can. wanted: the way that was asked for.
+    classes:      of the network, K.
     """
 
     stride: int
@@ -77,6 +84,7 @@ class Limits:
     band_bytes: Callable[[int, int], int]
     unstreamable: str
     wanted: WantedWay = "auto"
+    classes: int = 2
 
 
 def plan_way(size: tuple[int, int], limits: Limits) -> Way:
@@ -94,7 +102,7 @@ def plan_way(size: tuple[int, int], limits: Limits) -> Way:
     because = f"one pass would take {_bytes(needed)}, it may take {_bytes(allowed)}"
     if limits.wanted != "auto":
         because = f"--way {limits.wanted}"
-    tiles = _in_tiles(size, limits, because)
+    tiles = _in_tiles(size, limits, because) if limits.local else _in_blended_tiles(size, limits, because)
     if limits.wanted == "tiles":
         return tiles
     if limits.unstreamable:
@@ -118,9 +126,45 @@ def _in_tiles(size: tuple[int, int], limits: Limits, because: str) -> Way:
     tiles = count_tiles(size, window, (halo, halo), (stride, stride))
     if (smallest := limits.peak_bytes(*window)) > limits.memory_bytes:
         because += f"; the smallest tile takes {_bytes(smallest)}"
-    if not limits.local:
-        because += "; this network sees the whole image at once, so the tiles are not exact"
-    return Way("tiles", window, (halo, halo), tiles, limits.local, because)
+    return Way("tiles", window, (halo, halo), tiles, True, because)
+
+
+def _in_blended_tiles(size: tuple[int, int], limits: Limits, because: str) -> Way:
+    """The largest square tiles that fit the memory with the band in which they are blended, then the smallest that are
+    as many: what a network that is not local sees of the image matters more than arithmetic."""
+    stride = limits.stride
+    whole = _rounded(size, stride)
+    smallest = 2 * max(sum(round_up(side, stride) for side in limits.reach), stride)
+
+    def taken(side: int) -> int:
+        height, width = min(side, whole[0]), min(side, whole[1])
+        return limits.peak_bytes(height, width) + blend_bytes(limits.classes, (height, width), size[1])
+
+    sides = range(max(smallest, *whole), smallest - 1, -stride)
+    at = bisect_left(sides, True, key=lambda side: taken(side) <= limits.memory_bytes)
+    if at == len(sides):
+        because += f"; the smallest tile takes {_bytes(taken(sides[-1]))}"
+    largest = sides[min(at, len(sides) - 1)]
+    window = _least(whole[0], largest, smallest, stride), _least(whole[1], largest, smallest, stride)
+    halo = overlap_of(window[0], stride), overlap_of(window[1], stride)
+    tiles = count_tiles(size, window, halo, (stride, stride))
+    if tiles > 1:
+        because += "; this network sees the whole image at once, so the tiles are not exact and are blended"
+    return Way("blended tiles", window, halo, tiles, tiles == 1, because)
+
+
+def _least(extent: int, window: int, smallest: int, stride: int) -> int:
+    """The shortest window, not below `smallest`, of which no more than of `window` cover an axis with an overlap."""
+    if window >= extent:
+        return extent
+
+    def count(side: int) -> int:
+        return count_tiles((extent,), (side,), (overlap_of(side, stride),), (stride,))
+
+    shorter = window
+    while shorter - stride >= smallest and count(shorter - stride) == count(window):
+        shorter -= stride
+    return shorter
 
 
 def _in_bands(size: tuple[int, int], limits: Limits, because: str) -> Way | None:

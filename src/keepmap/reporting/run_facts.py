@@ -31,6 +31,8 @@ from keepmap.units import in_bytes, in_thousands, in_time
 
 _SIDE = 512
 """Pixels of the side of the image for which the arithmetic of a network is told."""
+_EXACT = "in bands of rows, exact, or in tiles with a halo, exact"
+_BLENDED = "in tiles that overlap by a quarter, blended with Gaussian weights; not what the whole image would give"
 
 Rows = list[tuple[str, str]]
 
@@ -119,6 +121,7 @@ def model_rows(facts: RunFacts, speed: float | None) -> Rows:
         rows.append(("parameters", in_thousands(parameters(network))))
         rows.append(("arithmetic", f"{in_thousands(work)}FLOP for {_SIDE} × {_SIDE} px"))
         rows.append(("sees", f"{sum(network.reach) + 1} px around each pixel"))
+        rows.append(("large images", _EXACT if network.local else _BLENDED))
     else:
         rows.append(("values", in_thousands(_values(facts.folder.model_file))))
     rows.append(("file", in_bytes(facts.folder.model_file.stat().st_size)))

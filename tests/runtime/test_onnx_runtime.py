@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from keepmap import external
+from keepmap.cli.main import main
 from keepmap.errors import ArtefactError, MissingPackage, OptionError
 from keepmap.runtime.manifest import Manifest
 from keepmap.runtime.onnx_runtime import open_onnx
@@ -55,3 +56,36 @@ def test_without_the_package_the_install_line_is_given(onnx_file: Path, monkeypa
     monkeypatch.setattr(external, "available", lambda name: False)
     with pytest.raises(MissingPackage, match="pip install onnxruntime"):
         open_onnx(onnx_file)
+
+
+def test_48_through_the_command_line_every_fault_of_a_file_is_named(
+    onnx_file: Path, model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def said(path: Path, *more: str) -> str:
+        assert main(["predict", str(path), "absent", "-o", str(tmp_path / "out"), *more]) == 2
+        return " ".join(capsys.readouterr().err.split())
+
+    text = {}
+    for name in ("IR 99", "opset 99", "foreign", "cut"):
+        other, path = type(model)(), tmp_path / f"{name}.onnx"
+        other.CopyFrom(model)
+        if name == "IR 99":
+            other.ir_version = 99
+        elif name == "opset 99":
+            other.opset_import[0].version = 99
+        elif name == "foreign":
+            del other.metadata_props[:]
+        content = other.SerializeToString()
+        path.write_bytes(content[: len(content) // 2] if name == "cut" else content)
+        text[name] = said(path)
+    for name in ("IR 99", "opset 99"):
+        assert "cannot be computed by ONNX Runtime" in text[name] and name in text[name]
+        assert "expected opset 20, IR 10, as written with keepmap" in text[name]
+        assert "do pip install onnxruntime --upgrade, or export the run again" in text[name]
+    assert "was not exported by keepmap. found no keepmap entry in its metadata" in text["foreign"]
+    assert "is no whole ONNX file. found it ends" in text["cut"]
+    assert "is computed on the CPU. found --device cuda" in said(onnx_file, "--device", "cuda")
+    assert "found --precision bfloat16 expected auto or float32" in said(onnx_file, "--precision", "bfloat16")
+    monkeypatch.setattr(external, "available", lambda name: name != "onnxruntime")
+    assert "needs the package onnxruntime, which is not installed. do pip install onnxruntime" in said(onnx_file)
+    assert not (tmp_path / "out").exists()

@@ -5,9 +5,11 @@ Puts graph, quantisation and parity together; what each of them does is in its o
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
@@ -28,7 +30,7 @@ from keepmap.artefacts.graphs import (
 from keepmap.artefacts.loading import open_artefact
 from keepmap.artefacts.parity import SIZES, Parity, Sides, measure_parity
 from keepmap.artefacts.pictures import Pictures, calibration, crops_of, pictures_of, samples
-from keepmap.config import to_dict, write_json
+from keepmap.config import not_written, to_dict, write_json
 from keepmap.errors import ContractError, OptionError, OutputError, nearest
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.footprint import memory_of
@@ -64,7 +66,7 @@ def make_artefact(
 ) -> Artefact:
     """Export the best weights of `run`. Raises before anything is computed what can be told before.
 
-    ContractError where the export computes something else than the original, beyond the tolerance.
+    ContractError where the export computes something else than the original, beyond the tolerance; OutputError.
     """
     target = next((name for name in TARGETS if name == to), None)
     if target is None:
@@ -80,11 +82,10 @@ def make_artefact(
         raise OptionError("--calibration is for --int8.", do="leave it out, or pass --int8")
     require_packages(target, options.int8)
     manifest = _manifest(network, config, run)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".keepmap-export-", dir=folder.parent) as scratch:
+    with _scratch(folder) as scratch:
         whole = to_graph(network, config.channels, config.temperature)
-        graph = in_target(whole, target, Path(scratch) / "graph.onnx")
-        proof = _Proof(network, config, pictures, Path(scratch), progress)
+        graph = in_target(whole, target, scratch / "graph.onnx")
+        proof = _Proof(network, config, pictures, scratch, progress)
         if options.int8:
             path, manifest, parity = _in_int8(graph, target, manifest, proof)
         else:
@@ -97,6 +98,17 @@ def make_artefact(
             folder.rmdir()
         path.parent.replace(folder)
     return Artefact(folder / path.name, folder, manifest, parity)
+
+
+@contextlib.contextmanager
+def _scratch(folder: Path) -> Iterator[Path]:
+    """A folder beside `folder`, which goes away. Raises OutputError, DiskFull, where the disk refuses."""
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".keepmap-export-", dir=folder.parent) as scratch:
+            yield Path(scratch)
+    except OSError as error:
+        raise not_written(folder, error) from error
 
 
 @dataclass(frozen=True)

@@ -16,20 +16,27 @@ from keepmap.errors import DataError, OptionError, OutputError
 from keepmap.protocols import Silent
 
 
+@pytest.fixture(scope="module")
+def twin(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same RUN in another place."""
+    return Path(shutil.copytree(run.path, tmp_path_factory.mktemp("twin") / "twin"))
+
+
 @pytest.mark.parametrize("averaged", [False, True])
-def test_predict_and_evaluate_agree(data: Path, run: Run, tmp_path: Path, averaged: bool) -> None:
-    asked = {"precision": "float32"} | ({"tta": "flips", "ensemble": [run.path]} if averaged else {})
+def test_predict_and_evaluate_agree(data: Path, run: Run, twin: Path, tmp_path: Path, averaged: bool) -> None:
+    asked = {"precision": "float32"} | ({"tta": "flips", "ensemble": [twin]} if averaged else {})
     written = keepmap.predict(run.path, data / "images", tmp_path / "out", **asked)
     assert len(written) == 6
     for file in written:
         with Image.open(file) as mask, Image.open(data / "images" / file.name) as image:
             assert mask.size == image.size
             assert set(np.unique(np.asarray(mask))) <= {0, 1, 2}
+            assert np.array_equal(keepmap.load(run.path, **asked)(np.asarray(image)), np.asarray(mask))
     page = tmp_path / "page.html"
     of_run = keepmap.evaluate(run.path, data / "images", data / "masks", **asked, html=str(page))
     of_files = keepmap.evaluate(tmp_path / "out", data / "masks")
     assert of_run.matrix == of_files.matrix
-    name = f"{run.path.name} + {run.path.name}, averaged over flips, on "
+    name = f"{run.path.name} + {twin.name}, averaged over flips, on "
     assert (f"<title>{name}" in page.read_text(encoding="utf-8")) == averaged
     if averaged:
         with pytest.raises(OptionError, match="--tta"):
@@ -78,17 +85,19 @@ def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:
         predictor(image[..., 0])
 
 
-def test_an_ensemble_is_averaged_and_what_was_asked_is_recorded(data: Path, run: Run, tmp_path: Path) -> None:
+def test_an_ensemble_is_averaged_and_what_was_asked_is_recorded(
+    data: Path, run: Run, twin: Path, tmp_path: Path
+) -> None:
     images = sorted((data / "images").iterdir())[:1]
     asked = {"probabilities": True, "precision": "float32", "table": tmp_path / "t.csv", "polygons": True}
     keepmap.predict(run.path, images, tmp_path / "one", **asked)
-    keepmap.predict(run.path, images, tmp_path / "two", ensemble=[run.path], **asked)
+    keepmap.predict(run.path, images, tmp_path / "two", ensemble=[twin], **asked)
     for image in images:
         one, two = (np.load(tmp_path / out / f"{image.stem}.npy") for out in ("one", "two"))
         np.testing.assert_allclose(two, one, atol=1e-6)
     first = json.loads((tmp_path / "two" / "prediction.jsonl").read_text().splitlines()[0])
     assert set(first["runs"][str(run.path)]) == {"config.json", "model.safetensors"}
-    assert first["options"]["ensemble"] == [str(run.path)]
+    assert first["options"]["ensemble"] == [str(twin)]
     assert {path.name for path in (tmp_path / "one").glob("*.geojson")} == {f"{image.stem}.geojson" for image in images}
     before = (tmp_path / "one" / "prediction.jsonl").read_text()
     keepmap.predict(run.path, images, tmp_path / "one", resume=True, **asked)

@@ -49,6 +49,9 @@ def test_what_is_averaged_was_made_for_the_same(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(loading, "load_predictor", load)
     with pytest.raises(RunError, match=r"(?s)one/cell and two/wall are made for other.*255 cell.*255 wall"):
         load_averaged(Path("one/cell"), AveragingOptions(ensemble=("two/wall",)))
+    for others in (("one/cell",), ("one/../one/cell",), ("two/cell", "two/cell/")):
+        with pytest.raises(OptionError, match=r"(?s)is in the mean already.*one/cell \+ .*leave out --ensemble"):
+            load_averaged(Path("one/cell"), AveragingOptions(ensemble=others))
     with pytest.raises(OptionError, match="--tta turns does not exist"):
         load_averaged(Path("cell"), AveragingOptions(tta="turns"))
     assert isinstance(load_averaged(Path("cell"), AveragingOptions()).runtime, TorchRuntime)

@@ -357,7 +357,7 @@ def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, wa
     large = Predictor(predictor.runtime, predictor.labels, memory_bytes=memory, way=way)
     options = PredictOptions(resume=True, fill_holes=5)
     if kind is not None:
-        options = replace(options, probabilities=True, probability_type=kind)
+        options = replace(options, probabilities=True, probability_type=kind, review=True)
     (expected,) = predict_files(large, [image], tmp_path / "whole", options)
     out, said = tmp_path / "out", Told()
     for calls in (1, 2, 4, 1, 5):
@@ -366,8 +366,9 @@ def test_a_large_image_goes_on_where_it_was(predictor, tmp_path, monkeypatch, wa
     (out / ".x.tif.partial").write_bytes(b"half")
     (found,) = predict_files(large, [image], out, options, about={}, progress=said)
     assert found.read_bytes() == expected.read_bytes()
-    assert kind is None or (out / "x.npy").read_bytes() == (tmp_path / "whole" / "x.npy").read_bytes()
-    assert tree(out) == {"x.tif", "prediction.jsonl"} | ({"x.npy"} if kind else set())
+    more = {"x.npy", "review_first.csv"} if kind else set()
+    assert all((out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes() for name in more)
+    assert tree(out) == {"x.tif", "prediction.jsonl"} | more
     assert any(" goes on at " in line for line in said.lines)
     assert predict_files(large, [image], out, options, about={}, progress=said) == [found]
     assert said.lines[-1] == "1 of 1 images are predicted already."
@@ -436,6 +437,32 @@ def test_small_images_of_one_size_go_together(predictor, tmp_path, monkeypatch) 
     monkeypatch.setattr(batching.Batches, "_tried", lambda self, shape, images: list(self._at_once(images)))
     together = predict_files(predictor, [tmp_path / "in"], tmp_path / "together", options)
     assert [path.read_bytes() for path in alone] == [path.read_bytes() for path in together]
+
+
+def test_where_one_of_several_cannot_be_written_those_beside_it_leave_nothing(predictor, tmp_path, monkeypatch) -> None:
+    images = [save(tmp_path / "in" / f"{name}.png") for name in "abcd"]
+    monkeypatch.setattr(batching.Batches, "_tried", lambda self, shape, images: list(self._at_once(images)))
+    real = files.open_probabilities
+
+    def full(path, *arguments):
+        if path.name == "d.npy":
+            raise OutputError(f"{path} cannot be written.")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(files, "open_probabilities", full)
+    with pytest.raises(OutputError, match=r"d\.npy") as caught:
+        predict_files(predictor, images, tmp_path / "out", PredictOptions(probabilities=True))
+    assert caught.traceback  # which holds what was computed
+    assert not any(name.startswith(".") for name in tree(tmp_path / "out"))
+
+
+def test_another_prediction_is_said_and_its_masks_stay(predictor, tmp_path) -> None:
+    images, out, told = [save(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out", Told()
+    for options, image in ((PredictOptions(), images[0]), (PredictOptions(fill_holes=3), images[1])):
+        predict_files(predictor, [image], out, options, about={}, progress=told)
+    (line,) = told.lines
+    assert line == f"{out / 'prediction.jsonl'} was of another prediction and begins anew; other masks in {out} stay."
+    assert tree(out) == {"a.png", "b.png", "prediction.jsonl"}
 
 
 def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypatch) -> None:

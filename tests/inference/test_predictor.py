@@ -95,6 +95,7 @@ def test_tiles_equal_the_whole(kind) -> None:
     assert way.kind == "tiles"
     assert way.tiles >= 2
     assert way.exact
+    assert tiled.plan_way(*SIZES[kind]) is way
     want, got = logits(whole, pixels), logits(tiled, pixels)
     assert np.abs(got - want).max() <= 1e-5 * np.abs(want).max()
 

@@ -69,8 +69,28 @@ def test_something_else_is_refused_by_its_name(tmp_path, job) -> None:
         Record(tmp_path, ABOUT, ASKED)
 
 
+def test_lines_of_the_same_prediction_stay_and_those_of_another_go(tmp_path, job) -> None:
+    Record(tmp_path, ABOUT, ASKED).add(job, [("a",)])
+    other = Job(tmp_path / "y.tif", tmp_path / "y mask.tif")
+    for path in (other.image, other.mask):
+        path.write_bytes(b"2")
+    second = Record(tmp_path, ABOUT, ASKED)
+    assert second.finished(job) is None and not second.replaces
+    for _ in range(2):
+        second.add(other, [("b",)])
+    third = Record(tmp_path, ABOUT, AGAIN)
+    assert (third.finished(job), third.finished(other)) == ([("a",)], [("b",)])
+    assert len((tmp_path / NAME).read_text().splitlines()) == 3
+    assert Record(tmp_path, {"run": "other"}, ASKED).replaces
+    assert not (tmp_path / NAME).exists()
+    (tmp_path / NAME).write_text("no record")
+    with pytest.raises(RunError, match="not what keepmap predict writes"):
+        Record(tmp_path, ABOUT, ASKED)
+    assert (tmp_path / NAME).read_text() == "no record"
+
+
 def test_how_far_an_image_is(tmp_path, job) -> None:
-    state = State(WAY, Position(1, 48), 1000)
+    state = State(WAY, Position(1, 48), 1000, [[0.1, 2.0, 3.0]])
     Record(tmp_path, ABOUT, ASKED).save(job, state)
     record = Record(tmp_path, ABOUT, AGAIN)
     assert record.begun(job) is None  # without its pixels

@@ -23,6 +23,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import (
+    AveragingOptions,
     CompareOptions,
     ComputeOptions,
     EvaluateOptions,
@@ -47,13 +48,16 @@ def load(
     precision: Precision = "auto",
     memory: str | None = None,
     way: WantedWay = "auto",
+    tta: str | None = None,
+    ensemble: Sequence[StrPath] | None = None,
 ) -> Predictor:
     """The model of a RUN or of an exported file: predictor(image (H, W) or (H, W, C)) gives label values (H, W).
 
     network: for a RUN of a network of your own, an object like the one that was trained; it is left as it is.
-    Raises RunError, ArtefactError.
+    tta, ensemble: what is averaged, as in `predict`. Raises RunError, ArtefactError, OptionError.
     """
-    return load_predictor(Path(path), ComputeOptions(memory, way, device, precision), network)
+    others = tuple(os.fspath(other) for other in ensemble or ()) or None
+    return load_averaged(Path(path), AveragingOptions(memory, way, device, precision, tta, others), network)
 
 
 def predict(

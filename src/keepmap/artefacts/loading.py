@@ -67,11 +67,17 @@ def load_averaged(path: Path, options: AveragingOptions, given: Segmenter | None
     """The mean of the models in `path` and `options.ensemble`, over the views that `options.tta` names.
 
     given: as in `load_predictor`, for the model in `path`.
-
-    Raises as `load_predictor`, and RunError where the models were not made for the same images and labels.
+    Raises as that does, OptionError where a model is named twice, RunError where they are of other images and labels.
     """
     views = views_of(options.tta) if options.tta is not None else (View(),)
     paths = [path, *map(Path, options.ensemble or ())]
+    files = [_artefact_file(each).resolve() for each in paths]
+    for at, each in enumerate(files):
+        if each in files[:at]:
+            raise OptionError(
+                f"{paths[at]} is in the mean already.", found=" + ".join(map(str, paths)),
+                expected="each model once", do=f"leave out --ensemble {paths[at]}, or name another run",
+            )  # fmt: skip
     predictors = [load_predictor(each, options, None if at else given) for at, each in enumerate(paths)]
     first = predictors[0]
     for each, other in zip(paths[1:], predictors[1:], strict=True):

@@ -70,6 +70,8 @@ def predict_files(
     prepare_folders(folders)
     total = len(jobs) + len(failures)
     record = None if about is None else Record(out, about, options)
+    if record is not None and record.replaces:
+        show.say(f"{out / RECORD} was of another prediction and begins anew; other masks in {out} stay.")
     rows = {job.mask: found for job in jobs if record and (found := record.finished(job)) is not None}
     if rows:
         show.say(f"{len(rows)} of {total} images are predicted already.")
@@ -187,7 +189,7 @@ class _Work:
         """Read an image that goes in one pass, open another."""
         job = one.job
         source = open_image(job.image, self._options)
-        state = self._record.begun(job) if self._record and not self._options.review else None
+        state = self._record.begun(job) if self._record else None
         way = state.way if state else self._predictor.plan_way(*one.size)
         if way.kind != "one pass":
             return _Read(job, source, way, None, state)
@@ -202,14 +204,20 @@ class _Work:
             parts = self._batches.run([read.image for read in several if read.image is not None])
         except OutOfMemory:
             return [self._alone(read) for read in several]
-        return [self._delivered(read, part) for read, part in zip(several, parts, strict=True)]
+        computed = []
+        with ExitStack() as opened:  # where one cannot be delivered, the files of those before it go too
+            for read, part in zip(several, parts, strict=True):
+                computed.append(self._delivered(read, part))
+                opened.push(computed[-1].open)
+            opened.pop_all()
+        return computed
 
     def write(self, computed: _Computed) -> list[Row]:
         """Clean and measure a label map, write what is asked for and close its sink; the rows of the table."""
         read, job = computed.read, computed.read.job
-        if self._record is not None and (self._options.smallest_object or self._options.fill_holes):
-            self._record.forget(job)  # what is cleaned in part cannot be gone on with
         with computed.open:
+            if self._record is not None and (self._options.smallest_object or self._options.fill_holes):
+                self._record.forget(job)  # what is cleaned in part cannot be gone on with
             rows = finish(job, read.source, computed.sink.pixels, self._predictor.labels, self._options)
         if computed.sums is not None:
             self.sums[job.mask] = computed.sums
@@ -240,7 +248,7 @@ class _Work:
     def _alone(self, read: _Read) -> _Computed:
         source, job, memory = read.source, read.job, self._predictor.memory_bytes
         start, written = Position(), None
-        if self._record is not None and read.way.kind != "one pass" and not self._options.review:
+        if self._record is not None and read.way.kind != "one pass":
             start, written = (read.state.position, read.state.written) if read.state else (start, 0)
         if read.way.kind != "one pass":
             going = f" goes on at {100 * (written or 0) // math.prod(source.shape[1:])} %," if written else ""
@@ -248,8 +256,8 @@ class _Work:
             self.tracker.advance((written or 0) / MEGAPIXEL)
         with ExitStack() as stack:
             sink, values = self._sinks(read, stack, written)
-            reached = partial(self._saved, job, sink, values) if written is not None else None
             sums = self._summed(read, values)
+            reached = partial(self._saved, job, (sink, values), sums) if written is not None else None
             taken = self._predictor.predict(
                 source, sink, probabilities=sums or values, tracker=self.tracker, way=read.way, start=start,
                 reached=reached,
@@ -262,7 +270,9 @@ class _Work:
 
     def _summed(self, read: _Read, values: ProbabilitySink | None) -> Sums | None:
         """What probabilities pass through on their way to `values`, where the images are to be reviewed."""
-        return Sums(read.source, self._predictor.labels.count, values) if self._options.review else None
+        if not self._options.review:
+            return None
+        return Sums(read.source, self._predictor.labels.count, values, read.state.sums if read.state else None)
 
     def _sinks(
         self, read: _Read, stack: ExitStack, written: int | None
@@ -275,14 +285,16 @@ class _Work:
         kind, shape = self._options.probability_type, (labels.count, *source.shape[1:])
         return sink, stack.enter_context(open_probabilities(job.probabilities, shape, kind, written))
 
-    def _saved(self, job: Job, sink: LabelSink, values: LabelSink | None, way: Way, position: Position) -> None:
-        """Keep how far an image is, now and then."""
+    def _saved(
+        self, job: Job, sinks: tuple[LabelSink, LabelSink | None], sums: Sums | None, way: Way, position: Position
+    ) -> None:
+        """Keep how far an image is, now and then. sinks: of the mask and of the probabilities."""
         if self._record is None or time.monotonic() < self._next_saving:
             return
-        for each in (sink, values):
+        for each in sinks:
             if each is not None:
                 each.flush()
-        self._record.save(job, State(way, position, sink.written))
+        self._record.save(job, State(way, position, sinks[0].written, sums.sums.tolist() if sums else None))
         self._next_saving = time.monotonic() + _SAVED_EVERY
 
 

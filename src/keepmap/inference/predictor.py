@@ -26,6 +26,8 @@ MEGAPIXEL = 1e6
 """Pixels in the unit in which progress is counted."""
 
 _SHARE_OF_FREE_MEMORY = 0.25
+_KNOWN_WAYS = 1024
+"""Sizes of images, and memories, whose way is not planned twice."""
 
 
 class Predictor:
@@ -59,6 +61,7 @@ class Predictor:
             runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes, runtime.band_bytes,
             runtime.unstreamable, way, runtime.classes,
         )  # fmt: skip
+        self._ways: dict[tuple[int, int, int], Way] = {}
 
     def __call__(self, image: Array) -> Array:
         """The label values of an image.
@@ -160,8 +163,14 @@ class Predictor:
         return lambda window: filled(source.read(window), source.nodata, self.runtime.mean)
 
     def plan_way(self, height: int, width: int) -> Way:
-        """Whether an image of this size goes in one pass or in tiles, and why."""
-        return plan_way((height, width), self._limits)
+        """Whether an image of this size goes in one pass, in bands or in tiles, and why."""
+        asked = height, width, self._limits.memory_bytes
+        way = self._ways.get(asked)
+        if way is None:
+            if len(self._ways) >= _KNOWN_WAYS:
+                self._ways.clear()
+            way = self._ways[asked] = plan_way((height, width), self._limits)
+        return way
 
     def check(self, source: ArraySource) -> None:
         """Raise DataError if the image is not of the kind that the network was made for; reads no pixel."""

@@ -29,19 +29,21 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class State:
-    """How far a large image is. written: pixels of the mask."""
+    """How far a large image is. written: pixels of the mask. sums: of their probabilities (K, 3), see `review`."""
 
     way: Way
     position: Position
     written: int
+    sums: Any = None
 
 
 class Record:
     """The file OUT/prediction.jsonl.
 
     about: what decides the bytes of the outputs beside `options`, as JSON has it. options.resume: go on with what is
-    there, if anything is. Raises OutputError where that was made with something else, or where the file cannot be
-    written.
+    there, if anything is. Without it all is predicted, and lines of the same prediction on other images stay.
+    replaces: whether the file that was there is of another prediction and goes.
+    Raises OutputError where that is to be gone on with, or where the file cannot be written; RunError where it is none.
     """
 
     def __init__(self, out: Path, about: Mapping[str, Any], options: PredictOptions) -> None:
@@ -49,13 +51,15 @@ class Record:
         asked = {name: value for name, value in to_dict(options).items() if name != "resume"}
         self._about = json.loads(json.dumps({"format": _FORMAT, **about, "options": asked}))
         self._done: dict[str, dict[str, Any]] = {}
-        lines = _lines(self._file) if options.resume else []
-        if lines:
+        lines = _lines(self._file)
+        images = {line["image"]: line for line in lines[1:]}
+        if options.resume and lines:
             self._require_same(lines[0])
-            self._done = {line["image"]: line for line in lines[1:]}
-        self._begun = bool(lines)
+            self._done = images
+        self.replaces = bool(lines) and lines[0] != self._about
+        self._begun = bool(lines) and not self.replaces
         if self._begun:
-            write_text(self._file, "".join(map(_text, (self._about, *self._done.values()))))
+            write_text(self._file, "".join(map(_text, (self._about, *images.values()))))
             return
         try:
             self._file.unlink(missing_ok=True)  # it is there from the first image on
@@ -96,15 +100,15 @@ class Record:
         try:
             values = read_json(file, format=_FORMAT)
             key, way, position, written = (values[name] for name in ("key", "way", "position", "written"))
-            state = State(from_dict(Way, way, str(file)), from_dict(Position, position, str(file)), int(written))
+            place = from_dict(Way, way, str(file)), from_dict(Position, position, str(file))
+            state = State(*place, int(written), values["sums"])
         except (InputError, KeyError, TypeError, ValueError):
             return None
         return state if key == self._key(job) else None
 
     def save(self, job: Job, state: State) -> None:
         """An image is so far; what `state` says is written has to be on the disk."""
-        values = {"key": self._key(job), "way": state.way, "position": state.position, "written": state.written}
-        write_json(_state_file(job), values, format=_FORMAT)
+        write_json(_state_file(job), {"key": self._key(job), **vars(state)}, format=_FORMAT)
 
     def forget(self, job: Job) -> None:
         """An image is to begin anew, or cannot be predicted."""
@@ -126,11 +130,15 @@ class Record:
 
 
 def _lines(file: Path) -> list[dict[str, Any]]:
-    """The lines that are whole; none where there is no file. Raises RunError where it is none of ours."""
+    """The lines that are whole; none where there is no file. Raises RunError where it is none of ours, OutputError."""
     if not file.exists():
         return []
     found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise not_written(file, error) from error
+    for line in text.splitlines():
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))
     if not found or not isinstance(found[0], dict) or found[0].get("format") != _FORMAT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +23,12 @@ FILE = "review_first.csv"
 class Sums:
     """An ArraySink of probabilities: keeps their sums, and hands them on. sums: as `expected_sums`.
 
-    source: the image; what was never measured in it is not counted. beyond: where the probabilities go.
+    source: the image; what was never measured in it is not counted. beyond: where the probabilities go. begun: the sums
+    so far, of an image that was stopped on its way.
     """
 
-    def __init__(self, source: ArraySource, classes: int, beyond: ArraySink | None) -> None:
-        self.sums: Array = np.zeros((classes, 3))
+    def __init__(self, source: ArraySource, classes: int, beyond: ArraySink | None, begun: Any = None) -> None:
+        self.sums: Array = np.zeros((classes, 3)) if begun is None else np.array(begun, np.float64)
         self._source, self._beyond = source, beyond
 
     def write(self, window: Window, labels: Array) -> None:

@@ -12,9 +12,10 @@ import pytest
 
 from keepmap.data.images import open_image
 from keepmap.errors import DataError
+from keepmap.runtime.stopping import Cancelled
 from keepmap.serving.decoder import Task
 from keepmap.serving.decoding import Decoded, Decoders
-from keepmap.serving.tickets import Cancelled, Ticket
+from keepmap.serving.tickets import Ticket
 
 
 def test_a_stuck_and_a_dead_decoder_are_replaced(

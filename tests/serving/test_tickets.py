@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keepmap.serving.tickets import Cancelled, Ticket
+from keepmap.runtime.stopping import Cancelled
+from keepmap.serving.tickets import Ticket
 
 
 def test_share() -> None:

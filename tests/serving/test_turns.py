@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 
 import keepmap
+from keepmap.errors import OutOfMemory
 from keepmap.protocols import Array
+from keepmap.runtime.stopping import CURRENT, Cancelled, check
 from keepmap.serving import turns
-from keepmap.serving.tickets import CURRENT, Cancelled, Ticket
+from keepmap.serving.tickets import Ticket
 from keepmap.serving.turns import InTurn, check_together, key_of
 
 
@@ -93,6 +96,59 @@ def test_bands_come_in_turn_and_errors_go_to_who_asked(runtime: Any) -> None:
     with pytest.raises(Exception, match="channels"):
         queue.run(np.zeros((1, 5, 8, 8), np.uint8))
     np.testing.assert_array_equal(queue.run(image[None]), runtime.run(image[None]))
+    queue.close()
+
+
+def test_a_batch_that_does_not_fit_the_memory_is_computed_one_by_one(runtime: Any) -> None:
+    class Small(Counting):
+        """Without the memory for two images."""
+
+        def run(self, x: Array, output: Any = "labels") -> Array:
+            result = super().run(x, output)
+            if len(x) > 1:
+                raise OutOfMemory("The memory does not suffice.")
+            return result
+
+    small = Small(runtime)
+    queue = InTurn(small)
+    queue.together = frozenset([key_of(noise(0), "labels")])
+    with ThreadPoolExecutor(4) as threads:
+        results = [threads.submit(queue.run, noise(0))]
+        small.begun.wait(10)
+        results += [threads.submit(queue.run, noise(n)) for n in range(1, 4)]
+        while queue.waiting < 3:
+            pass
+        small.go.set()
+        for number, result in enumerate(results):
+            np.testing.assert_array_equal(result.result(), runtime.run(noise(number)))
+    queue.close()
+    assert sorted(small.sizes) == [1, 1, 1, 1, 3]
+
+
+def test_a_pass_that_runs_ends_when_nobody_waits_for_it(runtime: Any) -> None:
+    class Layers(Counting):
+        """A pass of many layers, which looks between them as the runtime does."""
+
+        def run(self, x: Array, output: Any = "labels") -> Array:
+            self.begun.set()
+            for _ in range(1000):
+                check()
+                time.sleep(0.01)
+            return self.real.run(x, output)
+
+    layers, ticket = Layers(runtime), Ticket()
+    queue = InTurn(layers)
+
+    def ask() -> Array:
+        CURRENT.set(ticket)
+        return queue.run(noise(0))
+
+    with ThreadPoolExecutor(1) as threads:
+        waited = threads.submit(ask)
+        layers.begun.wait(10)
+        ticket.cancel()
+        with pytest.raises(Cancelled):
+            waited.result(10)
     queue.close()
 
 

@@ -17,6 +17,7 @@ from keepmap.networks.layers import Crop, Product, Scale, Upsample
 from keepmap.networks.network import Network
 from keepmap.networks.reach import ACTIVATIONS, AVERAGES, CONVS, NORMS, PADS, POOLS, TRANSPOSEDS, along
 from keepmap.networks.trace import Step, steps_of
+from keepmap.runtime import stopping
 from keepmap.runtime.winograd import WinogradConv
 
 _POINTWISE = (*NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
@@ -55,6 +56,7 @@ class BandStream:
         while True:
             flows: list[Flow] = []
             for at, (step, link) in enumerate(zip(self._steps, self._links, strict=True)):
+                stopping.check()
                 flows.append(link([flows[source] for source in step.inputs] or [flow]))
                 for source in step.inputs:
                     flows[source] = flows[source] if self._last[source] > at else (None, True)

@@ -16,6 +16,7 @@ from keepmap.resources import thread_count
 from keepmap.runtime.exported import ExportedRuntime
 from keepmap.runtime.manifest import KEY, manifest_from
 from keepmap.runtime.onnx_header import read_header
+from keepmap.runtime.stopping import ended_by
 
 _SHARE = 1.75
 """Peak memory as a multiple of PyTorch's in float32: 1.67 and 1.23 were measured."""
@@ -52,7 +53,9 @@ def open_onnx(path: Path, *, precision: str = "auto", threads: int | None = None
     name = f"ONNX Runtime {package.__version__}, {session.get_providers()[0]}"
 
     def compute(x: Array) -> Array:
-        return np.asarray(session.run(["logits"], {"image": x})[0])
+        this = package.RunOptions()
+        with ended_by(lambda: setattr(this, "terminate", True)):
+            return np.asarray(session.run(["logits"], {"image": x}, this)[0])
 
     return ExportedRuntime(manifest, compute, name=name, precision=manifest.precision, share=_SHARE)
 

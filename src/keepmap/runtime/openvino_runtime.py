@@ -19,6 +19,7 @@ from keepmap.protocols import Array
 from keepmap.resources import has_bfloat16, resolve_precision, thread_count
 from keepmap.runtime.exported import ExportedRuntime
 from keepmap.runtime.manifest import KEY, Manifest, manifest_from
+from keepmap.runtime.stopping import ended_by
 
 IR = 11
 """The version of OpenVINO's format that is written and read."""
@@ -72,8 +73,10 @@ def _runtime(
 
     def compute(x: Array) -> Array:
         with lock:  # one request has one set of buffers; each pass keeps all threads busy anyway
-            result = request.infer({"image": x}, share_inputs=True, share_outputs=True)["logits"]
-            return np.array(result, np.float32)
+            request.start_async({"image": x}, share_inputs=True)  # what is computed at once cannot be cancelled
+            with ended_by(request.cancel):
+                request.wait()
+            return np.array(request.get_tensor("logits").data, np.float32)
 
     name = f"OpenVINO {version}, CPU"
     stated = f"int8 and {precision}" if manifest.precision == "int8" else precision

@@ -24,6 +24,7 @@ from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.networks.shortage import told_by_level
 from keepmap.protocols import Array, Output
+from keepmap.runtime import stopping
 from keepmap.runtime.bands import BandStream
 from keepmap.runtime.folding import fold_batch_norms
 from keepmap.runtime.outputs import delivered, label_dtype
@@ -53,6 +54,13 @@ def _mean(network: Any) -> Array:
     return np.zeros(network.channels, np.float32)
 
 
+def _stop_between_layers(network: nn.Module) -> None:
+    """Let a pass end before the next layer with weights where nobody waits for it; that costs microseconds a layer."""
+    for module in network.modules():
+        if any(True for _ in module.parameters(recurse=False)) or any(True for _ in module.buffers(recurse=False)):
+            module.register_forward_pre_hook(lambda *_: stopping.check())
+
+
 class TorchRuntime:
     """Runs a private copy of a network in eval mode; safe to share between threads.
 
@@ -78,6 +86,7 @@ class TorchRuntime:
         else:
             private = _AsTrained(private, self.device, dtype)
         self._network: nn.Module = private.to(self.device).to(memory_format=torch.channels_last)
+        _stop_between_layers(self._network)
         self.channels: int = network.channels
         self.classes: int = network.classes
         self.mean = _mean(network)

@@ -16,12 +16,13 @@ from typing import TypeVar
 
 from keepmap.inference.predictor import MEGAPIXEL, Predictor
 from keepmap.resources import Stopwatch
+from keepmap.runtime.stopping import CURRENT
 from keepmap.serving.answers import Answer, write_answer
 from keepmap.serving.decoder import Task
 from keepmap.serving.decoding import Decoded, Decoders
 from keepmap.serving.metrics import Metrics
 from keepmap.serving.refusals import refusal
-from keepmap.serving.tickets import CURRENT, Ticket
+from keepmap.serving.tickets import Ticket
 from keepmap.serving.turns import InTurn
 from keepmap.serving.wishes import Wish
 

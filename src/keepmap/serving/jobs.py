@@ -22,10 +22,11 @@ from typing import Any, Literal
 
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.errors import KeepmapError, OutputError, RunError
+from keepmap.runtime.stopping import Cancelled
 from keepmap.serving.answers import Answer
 from keepmap.serving.engine import Engine
 from keepmap.serving.refusals import Refusal, error_fields, refusal
-from keepmap.serving.tickets import Cancelled, Ticket
+from keepmap.serving.tickets import Ticket
 from keepmap.serving.wishes import Wish
 
 FORMAT = 1

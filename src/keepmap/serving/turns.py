@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from keepmap.errors import OutOfMemory
 from keepmap.protocols import Array, Output, Runtime
 from keepmap.resources import Stopwatch
-from keepmap.serving.tickets import CURRENT, Cancelled, Ticket
+from keepmap.runtime.stopping import CURRENT, Cancelled, Stop, computing_for
 
 SIZES = ((256, 256), (512, 512))
 """Heights and widths in pixels that the start-up check tries together."""
@@ -32,12 +33,13 @@ class _Call:
 
     def __init__(self, work: Callable[[], Any], key: Key | None, x: Array | None) -> None:
         self.work, self.key, self.x = work, key, x
-        self.ticket: Ticket | None = CURRENT.get()
+        self.stop: Stop | None = CURRENT.get()
         self.future: Future[Any] = Future()
 
 
 class InTurn:
-    """A Runtime that computes on one thread of its own, whoever asks; what a cancelled request waits for is dropped.
+    """A Runtime that computes on one thread of its own, whoever asks; what a cancelled request waits for is dropped,
+    and a pass that runs for it ends between two layers.
 
     together: keys (see `key_of`) that `check_together` found to be computed at once with the same bits, and faster.
     The thread ends with `close`.
@@ -117,7 +119,7 @@ class InTurn:
                 if not self._waiting:
                     return
                 calls = self._next()
-            self._compute([call for call in calls if not _dropped(call)])
+            self._compute(calls)
 
     def _next(self) -> list[_Call]:
         """The first that waits, and those of its key."""
@@ -130,13 +132,15 @@ class InTurn:
         return [first, *others]
 
     def _compute(self, calls: Sequence[_Call]) -> None:
+        calls = [call for call in calls if not _dropped(call)]
         try:
-            if len(calls) > 1 and calls[0].key is not None:
-                x = np.concatenate([call.x for call in calls if call.x is not None])
-                results: Sequence[Any] = [part[np.newaxis] for part in self._runtime.run(x, calls[0].key[0])]
-            else:
-                results = [call.work() for call in calls]
+            with computing_for([call.stop for call in calls]):
+                results = self._results(calls)
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to those who asked)
+            if isinstance(error, OutOfMemory) and len(calls) > 1:
+                for call in calls:
+                    self._compute([call])
+                return
             for call in calls:
                 call.future.set_exception(error)
         else:
@@ -144,8 +148,16 @@ class InTurn:
                 call.future.set_result(result)
 
 
+    def _results(self, calls: Sequence[_Call]) -> Sequence[Any]:
+        """One for each; those of several come of one batch."""
+        if len(calls) < 2 or calls[0].key is None:
+            return [call.work() for call in calls]
+        x = np.concatenate([call.x for call in calls if call.x is not None])
+        return [part[np.newaxis] for part in self._runtime.run(x, calls[0].key[0])]
+
+
 def _dropped(call: _Call) -> bool:
-    if call.ticket is None or not call.ticket.cancelled:
+    if call.stop is None or not call.stop.cancelled:
         return False
     call.future.set_exception(Cancelled())
     return True

@@ -133,13 +133,17 @@ class PredictOptions(AveragingOptions, ImageOptions):
             raise OptionError("--probability-type says how probabilities are written.", do="add --probabilities")
 
 
+TOKEN = "KEEPMAP_TOKEN"
+"""The variable of the environment that may hold the token, which a list of processes would show in an argument."""
+
+
 @dataclass(frozen=True)
 class ServeOptions(ComputeOptions):
     """Options of `keepmap serve`."""
 
     host: str = option("127.0.0.1", "address to listen on; 0.0.0.0 for all, which needs --token")
     port: int = option(8000, "port to listen on; 0: any that is free")
-    token: str | None = option(None, "secret that every client has to send")
+    token: str | None = option(None, f"secret that every client has to send; {TOKEN} in the environment stays unseen")
     names: str | None = option(None, "names under which a proxy makes it known, with commas")
     state: str | None = option(None, "folder for uploads and jobs; default: one in the cache for this model and port")
     queue: int = option(64, "predictions that may wait; others are told to come again")

@@ -119,7 +119,8 @@ def test_error(ask: Any, query: str, body: bytes, status: int, words: str) -> No
 def test_no_such_answer_address_or_method(ask: Any) -> None:
     assert error_of(ask("POST", "/v1/predict", png(9, 9), {"Accept": "text/html"}))[0] == 406
     assert error_of(ask("GET", "/v1/nothing"))[0] == 404
-    assert error_of(ask("PUT", "/v1/predict"))[0] == 405
+    refused = ask("PUT", "/v1/jobs/a")
+    assert (error_of(refused)[0], refused[1]["allow"]) == (405, "DELETE, GET")
     assert error_of(ask("GET", "/v1/model/"))[0] == 404
 
 
@@ -198,3 +199,13 @@ def test_client_that_goes_away_is_counted_and_the_next_answered(ask: Any, images
         client.sendall(body)
     assert ask("POST", "/v1/predict", body)[2] == (masks / "a.png").read_bytes()
     assert gone() - before in (0, 1)  # 0 where the answer was there first
+
+
+def test_client_that_goes_away_while_it_sends_is_no_failure(ask: Any, caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_connection(("127.0.0.1", ask.port)) as client:
+        client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nabc")
+        time.sleep(0.2)
+    tries = iter(range(100))
+    while 'status="499"' not in (text := ask("GET", "/metrics")[2].decode()) and next(tries, None) is not None:
+        time.sleep(0.05)
+    assert 'status="499"' in text and not caplog.records

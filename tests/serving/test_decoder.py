@@ -22,7 +22,7 @@ from keepmap.serving.decoder import Foreign, Task, answer, decode
 
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
-    return Task(str(tmp_path / "upload"), str(tmp_path / "pixels"), None, 10_000, 10_000, 5.0, 1 << 30)
+    return Task(str(tmp_path / "upload"), str(tmp_path / "pixels"), None, 10_000, 10_000, 3, "uint8", 5.0, 1 << 30)
 
 
 def given(task: Task, content: bytes) -> Task:
@@ -44,7 +44,7 @@ def test_only_known_kinds_and_compressions(task: Task) -> None:
     for content in (b"GIF89a" + bytes(30), b"\x93NUMPY" + bytes(30), b"%PDF", b"{}"):
         with pytest.raises(Foreign):
             decode(given(task, content))
-    tifffile.imwrite(task.path, np.zeros((64, 64), np.uint8), compression="lzma")
+    tifffile.imwrite(task.path, np.zeros((64, 64, 3), np.uint8), photometric="rgb", compression="lzma")
     with pytest.raises(DataError, match="compressed in a way"):
         decode(task)
 
@@ -52,10 +52,29 @@ def test_only_known_kinds_and_compressions(task: Task) -> None:
 def test_pixels_are_counted_before_they_are_decoded(task: Task) -> None:
     header = b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", (100000).to_bytes(4) * 2 + b"\x08\x02\0\0\0") + _chunk(b"IEND", b"")
     assert "at most" in json.loads(answer(given(task, header)))["error"]["expected"]
-    tifffile.imwrite(task.path, np.zeros((200, 200), np.uint8), compression="zlib")
+    tifffile.imwrite(task.path, np.zeros((200, 200, 3), np.uint8), photometric="rgb", compression="zlib")
     error = json.loads(answer(task))["error"]
     assert "too large" in error["summary"] and "--" not in error["do"]
     assert not Path(task.target).exists()
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "words"), [((9, 9, 40), "uint8", "40 channels"), ((9, 9, 3), "uint16", "uint16")]
+)
+def test_channels_and_type_are_looked_at_before_pixels_are_read(
+    task: Task, shape: tuple[int, ...], dtype: str, words: str
+) -> None:
+    colours = {"photometric": "minisblack", "planarconfig": "contig"} if shape[2] > 3 else {"photometric": "rgb"}
+    tifffile.imwrite(task.path, np.zeros(shape, dtype), compression="zlib", **colours)
+    error = json.loads(answer(task))["error"]
+    assert words in error["found"] and "as in the images that the network was trained on" in error["expected"]
+    assert not Path(task.target).exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_is_not_the_fault_of_the_image(task: Task, images: Path) -> None:
+    reply = json.loads(answer(replace(given(task, (images / "a.png").read_bytes()), target="/dev/full")))
+    assert reply["kind"] == "DiskFull" and "disk is full" in reply["error"]["summary"]
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:

@@ -73,6 +73,8 @@ def test_too_many_bytes_declared_counted_and_endless(strict: Any) -> None:
 def test_slow_body_and_false_lengths(strict: Any) -> None:
     assert raw(strict.port, head("Content-Length: 900"), b"abc").startswith(b"HTTP/1.1 408")
     assert raw(strict.port, head("Content-Length: 900"), *[b"a"] * 9, pause=0.1).startswith(b"HTTP/1.1 408")
+    unknown = head("Content-Length: 900", path="/v1/predict?size=3")
+    assert raw(strict.port, unknown).startswith(b"HTTP/1.1 400")  # before the body is waited for
     assert raw(strict.port, head("Content-Length: nine")).startswith(b"HTTP/1.1 400")
     assert raw(strict.port, head("Content-Length: 3", "Content-Length: 4")).startswith(b"HTTP/1.1 400")
     assert strict("GET", "/v1/model")[0] == 200

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,14 @@ import tifffile
 
 from keepmap.config import to_dict, write_json
 from keepmap.errors import OutputError
-from keepmap.serving import jobs
-from keepmap.serving.jobs import FORMAT, Job
+from keepmap.serving import engine, jobs, server
+from keepmap.serving.jobs import FORMAT, TRIES, Job, Jobs
+from keepmap.serving.metrics import Metrics
+from keepmap.serving.refusals import Refusal
+from keepmap.serving.tickets import Ticket
 from keepmap.serving.wishes import Wish
 
-DONE, OLD, HALF = (letter * 32 for letter in "abc")
+DONE, OLD, HALF, NEWER, DEADLY = (letter * 32 for letter in "abcde")
 
 
 def leave(folder: Path, job: Job, upload: Path) -> None:
@@ -45,13 +50,57 @@ def test_a_killed_job_is_done_by_the_next_process_and_kept_for_the_one_after(
     leave(tmp_path, Job(OLD, Wish(), 1.0, "done", 2.0, "mask.png", "image/png"), images / "a.png")
     (tmp_path / "jobs" / HALF).mkdir()
     (tmp_path / "jobs" / HALF / "upload").write_bytes(b"half")
+    leave(tmp_path, Job(NEWER, Wish(), 1.0), images / "a.png")
+    write_json(tmp_path / "jobs" / NEWER / "job.json", {"what": "a later version writes"}, format=FORMAT + 1)
+    leave(tmp_path, Job(DEADLY, Wish(), time.time(), begun=TRIES), images / "a.png")
     with serve(run, tmp_path) as client:
         assert until_ended(client, DONE)["state"] == "done"
+        assert "in the middle of this job" in until_ended(client, DEADLY)["error"]["summary"]
+        assert client("DELETE", f"/v1/jobs/{DEADLY}")[0] == 204
         assert client("GET", f"/v1/jobs/{OLD}")[0] == client("GET", f"/v1/jobs/{HALF}")[0] == 404
-    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {DONE}
+    assert {path.name for path in (tmp_path / "jobs").iterdir()} == {DONE, NEWER}
+    assert (tmp_path / "jobs" / NEWER / "upload").read_bytes() == (images / "a.png").read_bytes()
     assert {path.name for path in (tmp_path / "jobs" / DONE).iterdir()} == {"job.json", "mask.tif"}
     with serve(run, tmp_path) as client:
         assert client("GET", f"/v1/jobs/{DONE}/result")[2] == (masks / "e.tif").read_bytes()
+
+
+def test_a_server_that_is_stopped_in_the_middle_of_a_job_does_not_count_as_dead(
+    run: Path, serve: Any, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def endless(*arguments: Any) -> Any:
+        begun.set()
+        while True:
+            next(a for a in arguments if isinstance(a, Ticket)).check()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(engine, "write_answer", endless)
+    monkeypatch.setattr(server, "GRACE", 0.1)
+    with serve(run, tmp_path) as client:
+        job = json.loads(client("POST", "/v1/jobs", (images / "a.png").read_bytes())[2])
+        assert begun.wait(10)
+        stored = json.loads((tmp_path / "jobs" / job["id"] / "job.json").read_text())
+        assert (stored["state"], stored["begun"]) == ("queued", 1)
+    stored = json.loads((tmp_path / "jobs" / job["id"] / "job.json").read_text())
+    assert (stored["state"], stored["begun"]) == ("queued", 0)
+
+
+def test_a_job_that_has_ended_does_not_run(tmp_path: Path) -> None:
+    found = Jobs(tmp_path, SimpleNamespace(metrics=Metrics()), 1.0)  # type: ignore[arg-type]
+    found._jobs[DONE], found._running = Job(DONE, Wish(), 1.0, "done", 2.0), (DONE, Ticket())
+    assert found.get(DONE).state == "done"
+
+
+def test_uploads_of_jobs_count_as_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KEPT", 2)
+    found = Jobs(tmp_path, SimpleNamespace(metrics=Metrics()), 1.0)  # type: ignore[arg-type]
+    with found.receiving(), found.receiving() as second:
+        found.add(second, Wish())
+        with pytest.raises(Refusal, match="too many jobs"), found.receiving():
+            pass
+    assert [path.name for path in tmp_path.iterdir()] == [second.name]
 
 
 def test_a_large_image_is_a_job_and_a_bad_one_fails_with_words(strict: Any, tmp_path: Path) -> None:
@@ -86,9 +135,6 @@ def test_a_full_disk_at_the_end_of_a_job_does_not_end_the_jobs(
 def test_a_running_job_is_stopped(
     ask: Any, images: Path, monkeypatch: pytest.MonkeyPatch, masks: Path
 ) -> None:
-    from keepmap.serving import engine
-    from keepmap.serving.tickets import Ticket
-
     tickets = []
 
     def endless(*arguments: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -62,6 +63,50 @@ def test_it_says_who_reaches_it_and_ends_with_a_signal(
     sender.join()
     assert told.lines[-1] == "stopped" and any(line.startswith("serving ") and shown in line for line in told.lines)
     assert any("no --token" in line for line in told.lines) == warned
+
+
+def test_a_second_signal_ends_it_without_a_traceback(
+    run: Path, tmp_path: Path, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    told, answers = Told(), []
+
+    def send() -> None:
+        while not any("Ctrl-C" in line for line in told.lines):
+            time.sleep(0.01)
+        port = int(next(line for line in told.lines if line.startswith("serving ")).rpartition(":")[2].rstrip("/"))
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as client:
+            client.sendall(b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 900\r\n\r\nabc")
+            for _ in range(2):
+                time.sleep(0.2)
+                os.kill(os.getpid(), signal.SIGTERM)
+            answers.append(client.recv(65536))
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    keepmap.serve(run, port=0, state=tmp_path, precision="float32", progress=told)
+    sender.join()
+    assert answers[0].startswith(b"HTTP/1.1 503") and told.lines[-1] == "stopped"
+    assert not caplog.records
+
+
+def test_the_token_may_come_from_the_environment(
+    run: Path, serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEEPMAP_TOKEN", "secret")
+    with serve(run, tmp_path) as client:
+        assert client("GET", "/v1/model")[0] == 401
+        assert client("GET", "/v1/model", headers={"Authorization": "Bearer secret"})[0] == 200
+    with opened(run, tmp_path, Silent()) as served:
+        assert "secret" not in served.address
+
+
+def test_a_port_that_was_not_chosen_leaves_nothing(
+    run: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "cache_folder", lambda: tmp_path)
+    with server.opened(run, keepmap.load(run, precision="float32"), ServeOptions(port=0), Silent()):
+        assert len(list((tmp_path / "serve").iterdir())) == 1
+    assert list((tmp_path / "serve").iterdir()) == []
 
 
 def test_what_runs_is_answered_before_it_ends(

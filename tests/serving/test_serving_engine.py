@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import threading
@@ -50,6 +51,15 @@ def test_a_full_queue_says_when_to_come_again(strict: Any, gate: Gate, images: P
     assert status == 429 and int(headers["retry-after"]) >= 1
     assert "try again" in json.loads(content)["error"]["do"]
     assert strict("POST", "/v1/predict", body)[0] == 200
+
+
+def test_slow_senders_keep_nobody_from_the_queue(strict: Any, images: Path) -> None:
+    head = b"POST /v1/predict HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\nContent-Length: 9\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(2):  # the queue has one place
+            stack.enter_context(socket.create_connection(("127.0.0.1", strict.port))).sendall(head)
+        time.sleep(0.1)
+        assert strict("POST", "/v1/predict", (images / "a.png").read_bytes())[0] == 200
 
 
 def test_a_client_that_goes_away_stops_its_computation(ask: Any, gate: Gate, images: Path, masks: Path) -> None:

@@ -177,25 +177,7 @@ class Predictor:
         self._check(source.shape, source.dtype, str(source.path))
 
     def _check(self, shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str) -> None:
-        channels = self.runtime.channels
-        if len(shape) != 3 or 0 in shape:
-            raise DataError(f"{where} is no image.", found=f"shape {shape}", expected="(C, H, W), each at least 1")
-        if shape[0] != channels:
-            raise DataError(
-                f"{where} has {_count(shape[0])}.",
-                found=_count(shape[0]),
-                expected=f"{_count(channels)}, as in the images that the network was trained on",
-                do="convert the image, or train on images like this one",
-            )
-        if self.dtype is not None and dtype != np.dtype(self.dtype):
-            raise DataError(
-                f"{where} holds {dtype} values.",
-                found=str(dtype),
-                expected=f"{self.dtype}, as in the images that the network was trained on",
-                do="convert the image, or train on images like this one",
-            )
-        if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
-            raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
+        require_alike(shape, dtype, where, self.runtime.channels, self.dtype)
 
     def _parts(
         self,
@@ -292,6 +274,33 @@ class Predictor:
             done += part.shape[-2]
             if window[0].start < window[0].stop:
                 yield window, part[..., known:, tile.crop[1]]
+
+
+def require_alike(
+    shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str, channels: int, trained: str | None
+) -> None:
+    """Raise DataError unless an image is of the `channels` and of the type `trained`, if that is known, of the network.
+
+    where: the file, for messages.
+    """
+    if len(shape) != 3 or 0 in shape:
+        raise DataError(f"{where} is no image.", found=f"shape {shape}", expected="(C, H, W), each at least 1")
+    if shape[0] != channels:
+        raise DataError(
+            f"{where} has {_count(shape[0])}.",
+            found=_count(shape[0]),
+            expected=f"{_count(channels)}, as in the images that the network was trained on",
+            do="convert the image, or train on images like this one",
+        )
+    if trained is not None and dtype != np.dtype(trained):
+        raise DataError(
+            f"{where} holds {dtype} values.",
+            found=str(dtype),
+            expected=f"{trained}, as in the images that the network was trained on",
+            do="convert the image, or train on images like this one",
+        )
+    if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+        raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
 
 
 def _finite(values: Array, where: str) -> Array:

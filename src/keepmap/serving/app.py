@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keepmap import __version__, external
-from keepmap.errors import KeepmapError, OptionError, OutputError
 from keepmap.resources import Stopwatch, resident_memory
 from keepmap.serving import openapi
 from keepmap.serving.answers import Answer
@@ -24,8 +22,8 @@ from keepmap.serving.engine import Engine
 from keepmap.serving.jobs import Jobs
 from keepmap.serving.metrics import CONTENT_TYPE
 from keepmap.serving.page import read_page
-from keepmap.serving.receiving import Received, receive
-from keepmap.serving.refusals import JSON, Refusal, as_refusal, body_of, encode, refusal
+from keepmap.serving.receiving import is_form, receive
+from keepmap.serving.refusals import JSON, as_refusal, body_of, encode, refusal
 from keepmap.serving.tickets import Ticket
 from keepmap.serving.wishes import Wish, read_wish
 
@@ -37,7 +35,6 @@ _AT_ONCE = 1 << 20
 """Bytes of an answer that is handed over in one piece, which a client has `connections.TAKING` to take."""
 _GONE = 499
 """The status that is counted for a client that went away."""
-_log = logging.getLogger("keepmap.serve")
 
 
 @dataclass
@@ -67,7 +64,10 @@ def make_app(service: Service) -> FastAPI:
         await service.jobs.start()
         service.ready = True
         service.announce()
-        yield
+        try:
+            yield
+        except asyncio.CancelledError:  # the server ends without waiting
+            return
         service.ready = False
         await service.jobs.stop(service.grace)
         await service.engine.close()
@@ -89,25 +89,16 @@ def make_app(service: Service) -> FastAPI:
 
 def _endpoint(fastapi: Any, service: Service, handler: Handler) -> Callable[..., Awaitable[Any]]:
     """A handler as FastAPI calls one, with every error as an answer."""
+    gone: type[Exception] = external.load("starlette.requests", PURPOSE).ClientDisconnect
 
     async def endpoint(request: Any) -> Any:
         try:
             return await handler(service, request)
-        except Refusal as caught:
-            refused = caught
-        except ClientGone:
+        except (ClientGone, gone):
             service.engine.metrics.count("keepmap_cancelled_total")
             return fastapi.Response(status_code=_GONE)
-        except OptionError as error:
-            refused = Refusal(400, error)
-        except (OutputError, OSError) as error:
-            _log.warning("%s", error)
-            refused = refusal(507, "The server has no room for this request.", do="try again later")
-        except KeepmapError as error:
+        except Exception as error:  # noqa: BLE001  (the next request has nothing to do with it)
             refused = as_refusal(error)
-        except Exception:  # noqa: BLE001  (the next request has nothing to do with it)
-            _log.exception("a request failed")
-            refused = refusal(500, "The server failed at this request.", do="look into its log")
         return fastapi.Response(body_of(refused), refused.status, refused.headers, JSON)
 
     endpoint.__annotations__["request"] = fastapi.Request
@@ -119,7 +110,9 @@ def _nothing_here(fastapi: Any, status: int) -> Callable[..., Any]:
 
     def answer(request: Any, error: Any) -> Any:
         refused = refusal(status, summary, found=f"{request.method}", do="see /v1/openapi.json")
-        return fastapi.Response(body_of(refused), status, media_type=JSON)
+        here = [route for route in request.app.routes if route.path_regex.match(request.url.path)]
+        allowed = {"allow": ", ".join(sorted(set().union(*(route.methods for route in here))))} if here else {}
+        return fastapi.Response(body_of(refused), status, allowed, JSON)
 
     return answer
 
@@ -129,22 +122,26 @@ class ClientGone(Exception):
 
 
 async def predict(service: Service, request: Request) -> Response:
-    """One image to its answer. Where the client goes away, the work stops."""
+    """One image to its answer. Where the client goes away, the work stops.
+
+    A place in the queue is taken when the image is there: one that comes slowly keeps nobody else from it.
+    """
     _require_ready(service)
-    with service.engine.place():
-        room = tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True)
-        try:
-            folder = Path(room.name)
-            wish = await _upload(service, request, folder)
+    service.engine.require_place()
+    room = tempfile.TemporaryDirectory(dir=service.folder, ignore_cleanup_errors=True)
+    try:
+        folder = Path(room.name)
+        wish = await _upload(service, request, folder)
+        with service.engine.place():
             answer = await until_gone(request, service.engine.answer(folder / "upload", folder, wish, Ticket()))
-            if answer.path.stat().st_size > _AT_ONCE:
-                return _file(answer, room.cleanup)
-            content = answer.path.read_bytes()
-        except BaseException:
-            room.cleanup()
-            raise
+        if answer.path.stat().st_size > _AT_ONCE:
+            return _file(answer, room.cleanup)
+        content = answer.path.read_bytes()
+    except BaseException:
         room.cleanup()
-        return _response(content, answer.media_type, {"content-disposition": _offered(answer)})
+        raise
+    room.cleanup()
+    return _response(content, answer.media_type, {"content-disposition": _offered(answer)})
 
 
 async def until_gone(request: Request, work: Coroutine[Any, Any, Answer]) -> Answer:
@@ -168,26 +165,19 @@ async def _gone(request: Request) -> None:
 
 async def _upload(service: Service, request: Request, folder: Path) -> Wish:
     """The body as the file `upload` in `folder`, and what is wished."""
-    watch = Stopwatch()
-    received: Received = await receive(
-        request.stream(), request.headers.get("content-type", ""), folder / "upload"
-    )
+    query, watch = dict(request.query_params), Stopwatch()
+    kind, accept = request.headers.get("content-type", ""), request.headers.get("accept", "")
+    read_wish(query, "" if is_form(kind) else accept)  # before a byte of the body is taken
+    received = await receive(request.stream(), kind, folder / "upload")
     service.engine.metrics.observe("keepmap_step_seconds", watch.seconds, step="receive")
-    given = {**received.fields, **dict(request.query_params)}
-    return read_wish(given, request.headers.get("accept", ""), ome=received.ome)
+    return read_wish({**received.fields, **query}, accept, ome=received.ome)
 
 
 async def create_job(service: Service, request: Request) -> Response:
     """Receive an image that is predicted later."""
     _require_ready(service)
-    folder = service.jobs.new_folder()
-    try:
-        with service.engine.place():
-            wish = await _upload(service, request, folder)
-        job = service.jobs.add(folder, wish)
-    except BaseException:
-        service.jobs.forget(folder)
-        raise
+    with service.jobs.receiving() as folder:
+        job = service.jobs.add(folder, await _upload(service, request, folder))
     headers = {"location": f"/v1/jobs/{job.id}"}
     return _response(encode(service.jobs.as_json(job)), JSON, headers, 202)
 

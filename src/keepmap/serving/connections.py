@@ -5,9 +5,11 @@ Knows the protocol class of uvicorn, and nothing of what is asked.
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Any
 
 from keepmap import external
+from keepmap.serving.refusals import JSON, Refusal, body_of, refusal
 
 PURPOSE = "keepmap serve"
 HEAD_BYTES = 16384
@@ -15,14 +17,18 @@ HEAD_BYTES = 16384
 TAKING = 60.0
 """Seconds in which a client has to take what was last sent to it."""
 
-_SLOW = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: text/plain\r\ncontent-length: 36\r\nconnection: close\r\n\r\n"
-    b"The request did not arrive in time.\n"
-)
-_MANY = (
-    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: text/plain\r\ncontent-length: 27\r\nretry-after: 5\r\n"
-    b"connection: close\r\n\r\nToo many connections here.\n"
-)
+
+def _answer(refused: Refusal) -> bytes:
+    """A refusal as it is written to a connection that is closed then."""
+    body, status = body_of(refused), HTTPStatus(refused.status)
+    headers = {"content-type": JSON, "content-length": str(len(body)), **refused.headers, "connection": "close"}
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{head}\r\n".encode() + body
+
+
+_SLOW = _answer(refusal(408, "The request did not arrive in time.", do="send it faster"))
+_MANY = _answer(refusal(429, "Too many connections are open here.", do="try again in 5 s", Retry_After="5"))
+_NONSENSE = _answer(refusal(400, "The request is not understood.", expected=f"HTTP/1.1, a head of {HEAD_BYTES} bytes"))
 
 
 def protocol(most: int, seconds: float) -> type[Any]:
@@ -30,10 +36,8 @@ def protocol(most: int, seconds: float) -> type[Any]:
 
     What is no HTTP is answered with 400, what is too slow with 408, who is too many with 429. Raises MissingPackage.
     """
-    h11 = external.load("h11", PURPOSE)
     base: type[Any] = external.load("uvicorn.protocols.http.h11_impl", PURPOSE).H11Protocol
-    settings = {"base": base, "most": most, "seconds": seconds, "nonsense": h11.LocalProtocolError}
-    return type("Protocol", (_Bounded, base), settings)
+    return type("Protocol", (_Bounded, base), {"base": base, "most": most, "seconds": seconds})
 
 
 class _Bounded:
@@ -42,7 +46,6 @@ class _Bounded:
     base: Any
     most: int
     seconds: float
-    nonsense: type[Exception]
 
     def connection_made(self: Any, transport: Any) -> None:
         """Begin to wait for a head, or refuse the connection."""
@@ -65,12 +68,16 @@ class _Bounded:
         if self.transport.is_closing():
             return
         before = self.cycle
-        try:
-            self.base.data_received(self, data)
-        except self.nonsense:  # in the middle of an answer
-            self.transport.abort()
+        self.base.data_received(self, data)
         if self.cycle is not before:
             self.stop_waiting()
+
+    def send_400_response(self: Any, _: str) -> None:
+        """Refuse what is no HTTP; in the middle of an answer there is no place for words."""
+        if self.cycle is None or self.cycle.response_complete:
+            self.leave(_NONSENSE)
+        else:
+            self.transport.abort()
 
     def on_response_complete(self: Any) -> None:
         """The next head has its own time."""

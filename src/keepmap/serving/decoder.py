@@ -17,9 +17,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from keepmap.config import not_written
 from keepmap.data import headers
 from keepmap.data.images import open_image
 from keepmap.errors import DataError, KeepmapError
+from keepmap.inference.predictor import require_alike
 from keepmap.options import ImageOptions
 from keepmap.protocols import ArraySource
 
@@ -44,7 +46,8 @@ class Task:
     """One image to decode.
 
     path: the upload. target: file for the pixels (H, W, C), bare. frame: as `ImageOptions`. max_pixels: of any image;
-    whole_pixels: of one that has to be decoded whole. seconds, memory_bytes: that its process may take.
+    whole_pixels: of one that has to be decoded whole. channels, dtype: of the images of the training; None: any type.
+    seconds, memory_bytes: that its process may take.
     """
 
     path: str
@@ -52,6 +55,8 @@ class Task:
     frame: int | None
     max_pixels: int
     whole_pixels: int
+    channels: int
+    dtype: str | None
     seconds: float
     memory_bytes: int
 
@@ -61,7 +66,11 @@ class Foreign(DataError):
 
 
 def decode(task: Task) -> dict[str, Any]:
-    """Write the pixels of an image and return what else its file says, as JSON can hold it. Raises DataError."""
+    """Write the pixels of an image and return what else its file says, as JSON can hold it.
+
+    What the header shows to be no image for the network is refused before any pixel is read. Raises DataError, and
+    OutputError where the pixels cannot be written.
+    """
     path = Path(task.path)
     head = headers.read_head(path)
     kind = headers.kind_of(head)
@@ -73,12 +82,16 @@ def decode(task: Task) -> dict[str, Any]:
     source = open_image(path, ImageOptions(task.frame, task.whole_pixels), kind)
     if kind == headers.TIFF:
         _require_known_compressions(path)
+    require_alike(source.shape, source.dtype, str(path), task.channels, task.dtype)
     channels, height, width = source.shape
     headers.require_pixels(path, height, width, task.max_pixels, channels)
-    with Path(task.target).open("wb") as file:
-        for row in range(0, height, _BAND):
-            part = source.read((slice(row, min(row + _BAND, height)), slice(0, width)))
-            file.write(np.ascontiguousarray(np.moveaxis(part, 0, -1)).data)
+    try:
+        with Path(task.target).open("wb") as file:
+            for row in range(0, height, _BAND):
+                part = source.read((slice(row, min(row + _BAND, height)), slice(0, width)))
+                file.write(np.ascontiguousarray(np.moveaxis(part, 0, -1)).data)
+    except OSError as error:
+        raise not_written(Path(task.target), error) from error
     return _facts(source, kind)
 
 
@@ -107,7 +120,7 @@ def answer(task: Task) -> str:
         facts = decode(task)
     except KeepmapError as error:
         texts = {name: _told(str(getattr(error, name)), task) for name in ("summary", "found", "expected", "do")}
-        return json.dumps({"error": texts, "foreign": isinstance(error, Foreign)})
+        return json.dumps({"error": texts, "kind": type(error).__name__})
     line = json.dumps(facts)
     if len(line) > _LONGEST:
         return json.dumps({"error": {"summary": "The image has tags that are too long to be handed on."}})

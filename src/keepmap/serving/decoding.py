@@ -17,15 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from keepmap.errors import DataError
+from keepmap.errors import DataError, DiskFull, OutputError
+from keepmap.options import TOKEN
 from keepmap.protocols import Array, Geometry, Window
-from keepmap.serving.decoder import Task
-from keepmap.serving.refusals import Refusal
+from keepmap.serving.decoder import Foreign, Task
+from keepmap.serving.refusals import Refusal, refusal
 from keepmap.serving.tickets import Ticket
 
 _MARGIN = 5.0
 """Seconds beyond its own limit after which a decoder is killed from here."""
 _LINE = 1 << 22
+_OURS = {cls.__name__: cls for cls in (DiskFull, OutputError)}
+"""Errors of a decoder that are not about its image."""
 
 
 class Decoded:
@@ -67,47 +70,53 @@ class Decoders:
     def __init__(self, count: int) -> None:
         self._count = count
         self._idle: asyncio.Queue[asyncio.subprocess.Process] = asyncio.Queue()
+        self._ended: set[asyncio.subprocess.Process] = set()
         self.killed = 0
         """Processes that had to be ended."""
 
     async def start(self) -> None:
         """Start the processes, and wait until they answer."""
-        nothing = Task("", "", None, 1, 1, 1.0, 1)
+        nothing = Task("", "", None, 1, 1, 1, None, 1.0, 1)
         for process in [await _spawn() for _ in range(self._count)]:
             await _ask(process, nothing)
             self._idle.put_nowait(process)
 
     async def decode(self, task: Task, ticket: Ticket) -> Decoded:
         """Decode one image, after those that came before. Raises DataError for what cannot be decoded, Refusal
-        415 for what is no image.
+        415 for what is no image and 503 where no process can be started, OutputError where there is no room.
 
-        Where the caller is cancelled, its process is killed and replaced.
+        Where the caller is cancelled, its process is killed; it is replaced before the next image.
         """
         process = await self._idle.get()
         whole = False
         try:
-            if process.returncode is not None:
+            if process in self._ended or process.returncode is not None:
+                await process.wait()
+                self._ended.discard(process)
                 process = await _spawn()
             reply = await asyncio.wait_for(_ask(process, task), task.seconds + _MARGIN)
             whole = True
-        except (TimeoutError, OSError, ValueError) as error:
+        except (OSError, ValueError) as error:
             raise DataError("The image cannot be decoded.", found="its decoder did not answer") from error
-        finally:
-            if not whole:
+        finally:  # nothing is waited for here: whatever comes, a process goes back
+            if not whole and process.returncode is None:
                 self.killed += 1
-                await _end(process)
-                with contextlib.suppress(OSError):  # none can be made now: another try before the next image
-                    process = await _spawn()
+                self._ended.add(process)
+                _kill(process)
             self._idle.put_nowait(process)
         if "error" in reply:
-            told = DataError(**{name: str(text) for name, text in reply["error"].items()})
-            raise Refusal(415, told) if reply.get("foreign") else told
+            texts, kind = {name: str(text) for name, text in reply["error"].items()}, reply.get("kind")
+            if kind in _OURS:
+                raise _OURS[kind](**texts)
+            raise Refusal(415, DataError(**texts)) if kind == Foreign.__name__ else DataError(**texts)
         return Decoded(Path(task.target), reply, ticket)
 
     async def close(self) -> None:
         """End the processes."""
         while not self._idle.empty():
-            await _end(self._idle.get_nowait())
+            process = self._idle.get_nowait()
+            _kill(process)
+            await process.wait()
 
 
 async def _ask(process: asyncio.subprocess.Process, task: Task) -> dict[str, Any]:
@@ -121,19 +130,22 @@ async def _ask(process: asyncio.subprocess.Process, task: Task) -> dict[str, Any
 
 
 async def _spawn() -> asyncio.subprocess.Process:
-    """A decoder in a session of its own, which Ctrl-C does not reach; it ends with its stdin."""
-    single = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "keepmap.serving.decoder", stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, **single}, limit=_LINE, start_new_session=True,
-    )  # fmt: skip
+    """A decoder in a session of its own, which Ctrl-C does not reach; it ends with its stdin. Raises Refusal 503."""
+    environment = {**os.environ, **{f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}}
+    environment.pop(TOKEN, None)
+    try:
+        return await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "keepmap.serving.decoder", stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE, env=environment, limit=_LINE, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise refusal(503, "No decoder can be started.", found=error.strerror or "", do="try again later") from error
 
 
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill a decoder and the child that it decodes in."""
+def _kill(process: asyncio.subprocess.Process) -> None:
+    """End a decoder and the child that it decodes in."""
     with contextlib.suppress(ProcessLookupError):
         if sys.platform == "win32":
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
-    await process.wait()

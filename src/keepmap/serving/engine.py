@@ -54,6 +54,7 @@ class Engine:
         self._job_thread = ThreadPoolExecutor(1, "keepmap-job")
         self._admitted, self._mean = 0, 1.0
         metrics.level("keepmap_queue", lambda: self._admitted)
+        metrics.level("keepmap_decoders_killed_total", lambda: self._decoders.killed)
 
     async def start(self) -> None:
         """Start the decoders."""
@@ -66,15 +67,19 @@ class Engine:
             await asyncio.to_thread(threads.shutdown)
         await asyncio.to_thread(self.turns.close)
 
-    @contextlib.contextmanager
-    def place(self) -> Iterator[None]:
-        """One of the places in the queue. Raises Refusal 429 where all are taken."""
+    def require_place(self) -> None:
+        """Raise Refusal 429 where all places in the queue are taken."""
         if self._admitted >= self.limits.queue:
             wait = math.ceil(max(1.0, self._mean * self._admitted))
             raise refusal(
                 429, "The server is busy.", found=f"{self._admitted} predictions that wait",
                 do=f"try again in {wait} s", Retry_After=str(wait),
             )  # fmt: skip
+
+    @contextlib.contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places in the queue. Raises Refusal 429 where all are taken."""
+        self.require_place()
         self._admitted += 1
         watch = Stopwatch()
         try:
@@ -99,15 +104,10 @@ class Engine:
         scale = max(1.0, pixels / limits.pixels) if threads is self._job_thread else 1.0
         task = Task(
             str(upload), str(folder / "pixels"), wish.frame, pixels, min(pixels, limits.pixels),
-            limits.decode_seconds * scale, limits.decode_bytes,
+            self.turns.channels, self.predictor.dtype, limits.decode_seconds * scale, limits.decode_bytes,
         )  # fmt: skip
-        killed = self._decoders.killed
-        try:
-            source = await self._decoders.decode(task, ticket)
-        finally:
-            self.metrics.count("keepmap_decoders_killed_total", self._decoders.killed - killed)
+        source = await self._decoders.decode(task, ticket)
         self.metrics.observe("keepmap_step_seconds", watch.seconds, step="decode")
-        self.predictor.check(source)
         ticket.total = source.shape[1] * source.shape[2] / MEGAPIXEL
         watch = Stopwatch()
         answer = await in_thread(threads, ticket, lambda: self._write(source, folder, wish, ticket))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hmac
-import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from urllib.parse import SplitResult, urlsplit
 from keepmap.errors import OptionError
 from keepmap.resources import Stopwatch
 from keepmap.serving.metrics import Metrics
-from keepmap.serving.refusals import JSON, Refusal, body_of, refusal
+from keepmap.serving.refusals import JSON, Refusal, as_refusal, body_of, refusal
 from keepmap.units import in_bytes
 
 Message = MutableMapping[str, Any]
@@ -43,8 +42,6 @@ _SAFE = {
     b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
 }  # fmt: skip
 """Headers of an answer that has none of the same name."""
-
-_log = logging.getLogger("keepmap.serve")
 
 
 @dataclass(frozen=True)
@@ -77,13 +74,11 @@ class Guard:
         try:
             self._admit(request)
             await self._app(scope, request.receive, request.send)
-        except Refusal as refused:
-            await request.refuse(refused)
-        except Exception:  # noqa: BLE001  (the next request has nothing to do with it)
-            if request.gone:
-                return
-            _log.exception("a request failed")
-            await request.refuse(refusal(500, "The server failed at this request.", do="look into its log"))
+        except asyncio.CancelledError:  # the server ends and does not wait for this request
+            await request.end()
+        except Exception as error:  # noqa: BLE001  (the next request has nothing to do with it)
+            if not request.gone:
+                await request.refuse(as_refusal(error))
         finally:
             method = scope["method"] if scope["method"] in _METHODS else "other"
             self._metrics.count("keepmap_requests_total", status=str(request.status or 499), method=method)
@@ -186,6 +181,11 @@ class _Request:
             except TimeoutError:
                 return
             self._whole = message["type"] != "http.request" or not message.get("more_body", False)
+
+    async def end(self) -> None:
+        """Answer that the server ends, without taking what still comes."""
+        self._whole = True
+        await self.refuse(refusal(503, "The server was stopped.", do="try again later", Retry_After="5"))
 
     async def refuse(self, refused: Refusal) -> None:
         """Answer with an error, if nothing was answered yet."""

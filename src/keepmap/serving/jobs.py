@@ -15,23 +15,25 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from keepmap.config import from_dict, read_json, to_dict, write_json
-from keepmap.errors import KeepmapError, OutputError, RunError
+from keepmap.errors import OutputError, RunError
 from keepmap.runtime.stopping import Cancelled
 from keepmap.serving.answers import Answer
 from keepmap.serving.engine import Engine
-from keepmap.serving.refusals import Refusal, error_fields, refusal
+from keepmap.serving.refusals import as_refusal, error_fields, refusal
 from keepmap.serving.tickets import Ticket
 from keepmap.serving.wishes import Wish
 
 FORMAT = 1
 KEPT = 100
-"""Jobs that are held at a time, ended ones among them."""
+"""Jobs that are held at a time, ended ones and those that are being received among them."""
+TRIES = 3
+"""Processes that may die in the middle of a job; one that ends them all would keep the server from staying up."""
 _SWEEP = 60.0
 """Seconds between two looks for results that are too old."""
 
@@ -41,7 +43,10 @@ _log = logging.getLogger("keepmap.serve")
 
 @dataclass(frozen=True)
 class Job:
-    """job.json. received, ended: seconds since 1970. name, media_type: of the result. error: why it failed."""
+    """job.json. received, ended: seconds since 1970. name, media_type: of the result. error: why it failed.
+
+    begun: processes that began it and have not ended it.
+    """
 
     id: str
     wish: Wish
@@ -51,6 +56,7 @@ class Job:
     name: str = ""
     media_type: str = ""
     error: dict[str, str] = field(default_factory=dict)
+    begun: int = 0
 
 
 class Jobs:
@@ -59,6 +65,7 @@ class Jobs:
     def __init__(self, folder: Path, engine: Engine, keep: float, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._engine, self._keep, self._clock = folder, engine, keep, clock
         self._jobs: dict[str, Job] = {}
+        self._receiving = 0
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
         self._running: tuple[str, Ticket] | None = None
         self._work: asyncio.Task[None] | None = None
@@ -66,14 +73,17 @@ class Jobs:
         engine.metrics.level("keepmap_jobs", lambda: sum(not job.ended for job in self._jobs.values()))
 
     async def start(self) -> None:
-        """Find the jobs of before, throw away what was not received whole, and go on."""
+        """Find the jobs of before, throw away what was not received whole, and go on; what cannot be read stays."""
         self._folder.mkdir(parents=True, exist_ok=True)
         found = []
         for path in self._folder.iterdir():
+            if not (path / "job.json").exists():
+                shutil.rmtree(path, ignore_errors=True)
+                continue
             try:
                 found.append(from_dict(Job, read_json(path / "job.json", format=FORMAT), str(path), RunError))
-            except RunError:
-                shutil.rmtree(path, ignore_errors=True)
+            except RunError as error:
+                _log.warning("%s", error)
         for job in sorted(found, key=lambda job: job.received):
             self._jobs[job.id] = job
             if not job.ended:
@@ -90,21 +100,24 @@ class Jobs:
         runner.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def new_folder(self) -> Path:
-        """A folder for the upload of a job. Raises Refusal 429 where there are too many jobs."""
-        if len(self._jobs) >= KEPT:
+    @contextlib.contextmanager
+    def receiving(self) -> Iterator[Path]:
+        """A folder for the upload of a job, which goes unless it became one. Raises Refusal 429 for too many jobs."""
+        held = len(self._jobs) + self._receiving
+        if held >= KEPT:
             raise refusal(
-                429, "The server holds too many jobs.", found=f"{len(self._jobs)} jobs",
+                429, "The server holds too many jobs.", found=f"{held} jobs",
                 do="delete some that have ended, or try again later", Retry_After="60",
             )  # fmt: skip
         folder = self._folder / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
-        return folder
-
-    def forget(self, folder: Path) -> None:
-        """Remove the folder of an upload that did not become a job."""
-        if folder.name not in self._jobs:
-            shutil.rmtree(folder, ignore_errors=True)
+        self._receiving += 1
+        try:
+            yield folder
+        finally:
+            self._receiving -= 1
+            if folder.name not in self._jobs:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, folder: Path, wish: Wish) -> Job:
         """The job whose upload lies whole in `folder`; from now on it survives."""
@@ -118,7 +131,8 @@ class Jobs:
         job = self._jobs.get(number)
         if job is None:
             raise refusal(404, "There is no such job.", do="jobs are deleted some time after their end")
-        return replace(job, state="running") if self._running and self._running[0] == number else job
+        running = self._running is not None and self._running[0] == number and not job.ended
+        return replace(job, state="running") if running else job
 
     def share(self, job: Job) -> float:
         """How much of it is done, 0 to 1."""
@@ -153,17 +167,26 @@ class Jobs:
     async def _run(self) -> None:
         while True:
             number = await self._waiting.get()
-            if number not in self._jobs:
+            job = self._jobs.get(number)
+            if job is None:
                 continue
+            if job.begun >= TRIES:
+                error = {"summary": f"The server died {TRIES} times in the middle of this job.", "do": "send it anew"}
+                self._end(replace(job, state="failed", error=error, ended=self._clock()))
+                continue
+            job = replace(job, begun=job.begun + 1)
+            self._keep_if_room(job)
             ticket = Ticket()
             self._running = number, ticket
-            self._work = asyncio.create_task(self._do(self._jobs[number], ticket))
+            self._work = asyncio.create_task(self._do(job, ticket))
             try:
                 await asyncio.shield(self._work)
             except asyncio.CancelledError:
                 if not self._work.cancelled():  # the server stops
                     self._work.cancel()
                     await asyncio.gather(self._work, return_exceptions=True)
+                    if number in self._jobs and not self._jobs[number].ended:
+                        self._keep_if_room(replace(job, begun=job.begun - 1))
                     raise
             finally:
                 self._running = self._work = None
@@ -177,14 +200,10 @@ class Jobs:
             answer = await self._engine.answer_job(folder / "upload", work, job.wish, ticket)
             answer.path.replace(folder / answer.name)
             ended = replace(job, state="done", name=answer.name, media_type=answer.media_type)
-        except (KeepmapError, Refusal) as error:
-            told = error.error if isinstance(error, Refusal) else error
-            ended = replace(job, state="failed", error=error_fields(told))
         except Cancelled:
             raise asyncio.CancelledError from None
-        except Exception:  # noqa: BLE001  (the next job has nothing to do with it)
-            _log.exception("a job failed")
-            ended = replace(job, state="failed", error={"summary": "The server failed at this job."})
+        except Exception as error:  # noqa: BLE001  (the next job has nothing to do with it)
+            ended = replace(job, state="failed", error=error_fields(as_refusal(error).error))
         finally:
             shutil.rmtree(work, ignore_errors=True)
             if job.id not in self._jobs:
@@ -193,14 +212,19 @@ class Jobs:
             self._end(replace(ended, ended=self._clock()))
 
     def _end(self, job: Job) -> None:
-        """Keep how a job ended. Where the disk is full only this process knows, and the next one does it anew."""
+        """Keep how a job ended; its upload goes when the next process knows it too."""
+        if self._keep_if_room(job):
+            (self._folder / job.id / "upload").unlink(missing_ok=True)
+
+    def _keep_if_room(self, job: Job) -> bool:
+        """Save a job as it is now. Where the disk is full only this process knows, which is said by False."""
         self._jobs[job.id] = job
         try:
             self._save(job)
         except OutputError as error:
             _log.warning("%s", error)
-        else:
-            (self._folder / job.id / "upload").unlink(missing_ok=True)
+            return False
+        return True
 
     def _save(self, job: Job) -> None:
         write_json(self._folder / job.id / "job.json", to_dict(job), format=FORMAT)

@@ -36,11 +36,10 @@ class Received:
 
 async def receive(chunks: AsyncIterator[bytes], content_type: str, target: Path) -> Received:
     """Write the body to `target`, which is made. Raises Refusal for a form that is broken or has no file."""
-    kind = content_type.partition(";")[0].strip().lower()
     received = Received()
     with target.open("xb") as file:
         writer = _Writer(file, received)
-        if kind == "multipart/form-data":
+        if is_form(content_type):
             await _receive_form(chunks, content_type, writer)
         else:
             async for chunk in chunks:
@@ -53,6 +52,11 @@ async def receive(chunks: AsyncIterator[bytes], content_type: str, target: Path)
             expected="an image as the body, or as a file in a form", do="curl --data-binary @image.png",
         )
     return received
+
+
+def is_form(content_type: str) -> bool:
+    """Whether a body of this kind holds the image as a part among others."""
+    return content_type.partition(";")[0].strip().lower() == "multipart/form-data"
 
 
 class _Writer:

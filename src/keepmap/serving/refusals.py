@@ -6,13 +6,17 @@ Does not decide what is refused.
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from keepmap.errors import InputError, KeepmapError
+from keepmap.config import not_written
+from keepmap.errors import DiskFull, InputError, KeepmapError, OptionError, OutputError
 
 JSON = "application/json"
+_log = logging.getLogger("keepmap.serve")
 
 
 class Refusal(Exception):
@@ -33,9 +37,25 @@ def refusal(
     return Refusal(status, error, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
-def as_refusal(error: KeepmapError) -> Refusal:
-    """What an image that cannot be predicted is answered with: 422 where the input is wrong, else 503."""
-    return Refusal(422 if isinstance(error, InputError) and error.exit_code == 2 else 503, error)
+def as_refusal(error: Exception) -> Refusal:
+    """What a request that failed with `error` is answered with: 4xx where the request is wrong, else 5xx.
+
+    What is not about the request is logged, and told without the names of files here.
+    """
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, OSError):
+        error = not_written(Path(error.filename or "A file"), error)
+    if isinstance(error, OutputError):
+        _log.warning("%s", error)
+        if isinstance(error, DiskFull):
+            return refusal(507, "The server has no room for this request.", do="try again later")
+        return refusal(503, "The server cannot keep what this request needs.", do="look into its log")
+    if isinstance(error, KeepmapError):
+        wrong = isinstance(error, InputError) and error.exit_code == 2
+        return Refusal(400 if isinstance(error, OptionError) else 422 if wrong else 503, error)
+    _log.error("a request failed", exc_info=error)
+    return refusal(500, "The server failed at this request.", do="look into its log")
 
 
 def error_fields(error: KeepmapError) -> dict[str, str]:

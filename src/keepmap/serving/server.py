@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import shutil
 import signal
 import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from typing import Any
 from keepmap import external
 from keepmap.errors import OptionError, OutputError
 from keepmap.inference.predictor import Predictor
-from keepmap.options import ServeOptions, parse_size, parse_time
+from keepmap.options import TOKEN, ServeOptions, parse_size, parse_time
 from keepmap.protocols import Progress
 from keepmap.serving.app import Service, make_app
 from keepmap.serving.card import model_card
@@ -72,6 +73,7 @@ def serve_model(path: Path, predictor: Predictor, options: ServeOptions, progres
 @contextlib.contextmanager
 def opened(path: Path, predictor: Predictor, options: ServeOptions, progress: Progress) -> Iterator[Server]:
     """A server that is about to `run`; its folder is locked for as long as the block lasts."""
+    options = replace(options, token=options.token or os.environ.get(TOKEN) or None)
     listening = _listen(options)
     port = listening.getsockname()[1]
     folder = Path(options.state) if options.state else _default_folder(path, options.host, port)
@@ -81,8 +83,8 @@ def opened(path: Path, predictor: Predictor, options: ServeOptions, progress: Pr
         requests.mkdir(mode=0o700)
         try:
             yield _server(path, predictor, options, progress, (folder, listening))
-        finally:
-            shutil.rmtree(requests, ignore_errors=True)
+        finally:  # what was kept for a port that was not chosen is found by no later server
+            shutil.rmtree(requests if options.state or options.port else folder, ignore_errors=True)
 
 
 def _server(
@@ -101,7 +103,7 @@ def _server(
     card = {**model_card(path, predictor, runtime), "takes": _takes(options), "batches": batches}
     jobs = Jobs(folder / "jobs", engine, parse_time(options.keep, "--keep"))
     host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{host}:{port}/" + (f"#token={options.token}" if options.token else "")
+    address = f"http://{host}:{port}/" + _shown(options.token)
     announce = partial(_announce, options, address, batches, progress)
     service = Service(engine, jobs, folder / "requests", card, GRACE, announce)
     app = Guard(make_app(service), _rules(options, port), metrics)
@@ -112,6 +114,11 @@ def _server(
         timeout_graceful_shutdown=int(GRACE), h11_max_incomplete_event_size=HEAD_BYTES,
     )  # fmt: skip
     return Server(address, listening, _quiet(uvicorn.Server)(config))
+
+
+def _shown(token: str | None) -> str:
+    """The token as a part of the address; one of the environment is for no eyes."""
+    return f"#token={token}" if token and token != os.environ.get(TOKEN) else ""
 
 
 def _quiet(base: Any) -> Any:
@@ -209,7 +216,7 @@ def _announce(options: ServeOptions, address: str, batches: dict[str, str], prog
         progress.say(f"batches {size}: " + ("four at once" if why == "together" else f"one by one, {why}"))
     if not is_loopback(options.host) and not options.token:
         progress.say("")
-        progress.say(f"WARNING {options.host} is reached from the network, and there is no --token:")
+        progress.say(f"WARNING {options.host} is reached from the network, and there is no --token or {TOKEN}:")
         progress.say("WARNING whoever reaches this machine can use the model and its processor.")
         progress.say("")
     progress.say(f"serving {address}")

@@ -28,6 +28,7 @@ from keepmap.resources import Stopwatch, thread_count
 
 KEEPMAP = {
     "keepmap": [],
+    "keepmap-border": ["--set", "border=10"],
     "keepmap-scratch": ["--weights", "none"],
     "keepmap-unet": ["--model", "unet"],
     "keepmap-resnet18": ["--model", "encoder_unet", "--encoder", "resnet18"],

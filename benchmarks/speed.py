@@ -86,12 +86,16 @@ class PlainLoop:
 
 
 def serve_plain(pipe: Connection) -> None:
-    """Take one training step or predict one image at a time, as told, for ever."""
+    """Take one training step or predict one image at a time, as told, until the other side is gone."""
     torch.set_num_threads(thread_count())
     plain, (x, y), image = make_plain(), make_batch(), make_image()
     optimiser = torch.optim.AdamW(plain.parameters(), RATE, weight_decay=1e-2, fused=True)
     while True:
-        if pipe.recv() == "train":
+        try:
+            task = pipe.recv()
+        except EOFError:
+            return
+        if task == "train":
             plain.train()
             loss = plain_loss(plain((x - MEAN) / DEVIATION), y)
             optimiser.zero_grad()

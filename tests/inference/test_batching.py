@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from keepmap.errors import OutOfMemory
 from keepmap.inference import batching
 from keepmap.inference.batching import Batches
 
@@ -44,6 +45,18 @@ def test_several_go_together_if_that_is_sooner_and_the_same(monkeypatch, several
     runtime.calls.clear()
     batches.run(IMAGES[:3])
     assert runtime.calls == [1, 1, 1]
+
+
+def test_what_did_not_fit_together_is_not_tried_again(monkeypatch) -> None:
+    runtime = Clock(monkeypatch, one=1.0, several=1.0)
+    batches = Batches(runtime, "labels", 10**9)
+    monkeypatch.setattr(batching, "_MOST", 4)
+    monkeypatch.setattr(batches, "_at_once", lambda images: (_ for _ in ()).throw(OutOfMemory("too much")))
+    with pytest.raises(OutOfMemory):
+        batches.run(IMAGES)
+    runtime.calls.clear()
+    assert len(batches.run(IMAGES)) == 4
+    assert runtime.calls == [1, 1, 1, 1]
 
 
 def test_how_many(monkeypatch) -> None:

@@ -15,6 +15,8 @@ import tifffile
 import torch
 from PIL import Image
 
+from keepmap import config
+from keepmap.data import sinks
 from keepmap.data.images import open_image
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.data.masks import read_mask
@@ -556,3 +558,31 @@ def test_a_full_disk_ends_the_job_keeps_old_files_and_loses_no_image_that_is_who
     found = predict_files(predictor, images, out, PredictOptions(resume=True), about={}, progress=told)
     assert int(told.lines[0].split()[0]) >= 3
     assert [read_mask(path).shape[0] for path in found] == list(range(20, 28))
+
+
+@pytest.mark.parametrize("where", ["pixels", "state"])
+def test_a_disk_that_fills_in_the_middle_of_a_large_image_leaves_what_can_be_taken_up(
+    predictor, tmp_path, monkeypatch, where
+) -> None:
+    image, out = save(tmp_path / "x.tif", 500, 40), tmp_path / "out"
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
+    large = Predictor(predictor.runtime, predictor.labels, memory_bytes=400_000)
+    (expected,) = predict_files(large, [image], tmp_path / "whole")
+    place = (config.os, "fsync") if where == "state" else (sinks.os, "posix_fallocate")
+    real, calls = getattr(*place), []
+
+    def full(*arguments):
+        calls.append(arguments)
+        if where == "pixels" or len(calls) == 4:  # a file and its folder for each state
+            raise OSError(28, "No space left on device")
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*place, full, raising=False)
+        with pytest.raises(DiskFull, match="The disk is full"):
+            predict_files(large, [image], out, about={})
+    assert tree(out) == ({".x.tif.pixels", ".x.tif.state"} if where == "state" else set())
+    told = Told()
+    (found,) = predict_files(large, [image], out, PredictOptions(resume=True), about={}, progress=told)
+    assert found.read_bytes() == expected.read_bytes()
+    assert any("goes on" in line for line in told.lines) == (where == "state")

@@ -198,8 +198,12 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], taken_up: boo
         return there
     array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
     if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a fatal signal while writing
-        with path.open("r+b") as file:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        try:
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError:
+            path.unlink()  # nothing is in it that could be taken up
+            raise
     return array
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from keepmap.errors import OutOfMemory
 from keepmap.protocols import Array, Output, Runtime
 
 _PIXELS = 1 << 18
@@ -33,13 +34,20 @@ class Batches:
         return max(1, min(_MOST, _PIXELS // (height * width), fit))
 
     def run(self, images: Sequence[Array]) -> list[Array]:
-        """What `Runtime.run` gives for each of the images (C, h, w), bit for bit; fewer than `most` go one by one."""
+        """What `Runtime.run` gives for each of the images (C, h, w), bit for bit; fewer than `most` go one by one.
+
+        Raises OutOfMemory; from then on these go one by one.
+        """
         shape = (len(images), *images[0].shape)
         if len(images) < max(2, self.most(*shape[2:])):
             return [self._alone(image) for image in images]
-        if shape not in self._together:
-            return self._tried(shape, images)
-        return list(self._at_once(images)) if self._together[shape] else [self._alone(image) for image in images]
+        try:
+            if shape not in self._together:
+                return self._tried(shape, images)
+            return list(self._at_once(images)) if self._together[shape] else [self._alone(image) for image in images]
+        except OutOfMemory:
+            self._together[shape] = False
+            raise
 
     def _tried(self, shape: tuple[int, ...], images: Sequence[Array]) -> list[Array]:
         """The images one by one, and whether together they would have been the same, sooner."""

@@ -10,7 +10,9 @@ import json
 import os
 import pickle
 import shutil
+import signal
 import struct
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -113,6 +115,40 @@ def test_40_a_full_disk_is_said_and_old_files_stay(
     assert f"DiskFull: The disk is full: {out}" in text
     assert "found No space left on device" in text
     assert {name: (tmp_path / name).read_bytes() for name in tree(tmp_path)} == before
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "whole_ones"), [(signal.SIGINT, 130, set()), (signal.SIGTERM, 143, {"a.png"})]
+)
+def test_42_a_prediction_that_is_interrupted_goes_on_to_the_same_bytes(
+    number: signal.Signals, code: int, whole_ones: set[str], made: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """In the middle of the first image, and of the second; the signals are real ones."""
+    monkeypatch.setattr("keepmap.inference.files._SAVED_EVERY", 0.0)
+    more = ("--way", "bands", "--memory", "1K", "--probabilities", "--review")
+    out, real, done, last = tmp_path / "out", torch_runtime.delivered, [], 0
+
+    def stopped(*given: Any) -> Any:
+        done.append(given)
+        if len(done) == last:
+            signal.raise_signal(number)
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch_runtime, "delivered", stopped)
+        said(predict(made, tmp_path / "whole", None, *more), capsys, 0)
+        last = len(done) - 2 if whole_ones else 4
+        done.clear()
+        text = said(predict(made, out, None, *more), capsys, code)
+    assert f"Interrupted; the masks in {out} are whole. do the same command with --resume goes on" in text
+    assert {name for name in tree(out) if name.endswith(".png")} == whole_ones
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("keepmap-")]
+    assert "goes on at" in said(predict(made, out, None, *more, "--resume"), capsys, 0)
+    whole = {name: (tmp_path / "whole" / name).read_bytes() for name in tree(tmp_path / "whole")}
+    found = {name: (out / name).read_bytes() for name in tree(out)}
+    assert found.pop("prediction.jsonl") and whole.pop("prediction.jsonl")
+    assert found == whole
 
 
 def blocked(tmp_path: Path, name: str) -> Path:

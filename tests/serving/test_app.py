@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from keepmap.serving import engine
+from keepmap.serving import app, engine
 
 NAMES = ["a.png", "b.jpg", "c.webp", "d.bmp", "e.tif", "f.ome.tif"]
 
@@ -91,6 +91,22 @@ def test_json_tells_the_same(ask: Any, form: Any, images: Path, masks: Path) -> 
     assert Image.open(io.BytesIO(base64.b64decode(told["preview"]["base64"]))).size == (45, 33)
     polygons = json.loads(ask("POST", "/v1/predict?as=json&shapes=polygons", (images / "e.tif").read_bytes())[2])
     assert sum(f["properties"]["area_px"] for f in polygons["polygons"]["features"]) == truth.sum()
+
+
+def test_a_long_answer_is_all_that_is_kept_while_it_is_sent(
+    ask: Any, images: Path, masks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[list[str]] = []
+
+    def sent(answer: Any, afterwards: Any) -> Any:
+        kept.append([path.name for path in answer.path.parent.iterdir()])
+        return real(answer, afterwards)
+
+    real = app._file
+    monkeypatch.setattr(app, "_AT_ONCE", 0)
+    monkeypatch.setattr(app, "_file", sent)
+    assert ask("POST", "/v1/predict", (images / "a.png").read_bytes())[2] == (masks / "a.png").read_bytes()
+    assert kept == [["mask.png"]]
 
 
 # Words for every error.
@@ -181,7 +197,8 @@ def test_job_from_upload_to_result(ask: Any, images: Path, masks: Path) -> None:
         time.sleep(0.02)
         job = json.loads(ask("GET", job["status"])[2])
     assert (job["state"], job["progress"]) == ("done", 1.0)
-    assert ask("GET", job["result"])[2] == (masks / "e.tif").read_bytes()
+    for wanted in ({}, {"Range": "bytes=9-1"}):  # always whole
+        assert ask("GET", job["result"], headers=wanted)[2] == (masks / "e.tif").read_bytes()
     assert ask("DELETE", job["status"])[0] == 204
     assert ask("GET", job["status"])[0] == 404
 

@@ -89,7 +89,7 @@ def test_made_up_methods_are_counted_as_one(ask: Any) -> None:
 
 def test_hosts() -> None:
     assert allowed_hosts("0.0.0.0", None, 80) == frozenset()
-    assert allowed_hosts("0.0.0.0", "maps.example", 80) == {"maps.example"}
+    assert allowed_hosts("0.0.0.0", "Maps.example", 80) == {"maps.example"}
     assert {"127.0.0.1", "localhost", "localhost:80", "maps.example"} <= allowed_hosts("127.0.0.1", "maps.example", 80)
     assert is_loopback("127.0.0.9") and is_loopback("::1") and not is_loopback("192.168.1.1")
     with pytest.raises(OptionError, match="--names"):

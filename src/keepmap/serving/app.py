@@ -135,6 +135,9 @@ async def predict(service: Service, request: Request) -> Response:
         with service.engine.place():
             answer = await until_gone(request, service.engine.answer(folder / "upload", folder, wish, Ticket()))
         if answer.path.stat().st_size > _AT_ONCE:
+            for name in ("upload", "pixels"):  # a client that takes its answer slowly keeps no more than that
+                with contextlib.suppress(OSError):
+                    (folder / name).unlink()
             return _file(answer, room.cleanup)
         content = answer.path.read_bytes()
     except BaseException:
@@ -241,8 +244,9 @@ def _file(answer: Answer, afterwards: Callable[[], None] | None) -> Response:
     """A file as it lies there; `afterwards` is called when it is sent."""
     responses: Any = external.load("starlette.responses", PURPOSE)
     tasks: Any = external.load("starlette.background", PURPOSE)
+    headers = {"content-disposition": _offered(answer), "accept-ranges": "none"}
     response: Response = responses.FileResponse(
-        answer.path, media_type=answer.media_type, headers={"content-disposition": _offered(answer)},
+        answer.path, media_type=answer.media_type, headers=headers,
         background=None if afterwards is None else tasks.BackgroundTask(afterwards),
     )  # fmt: skip
     return response

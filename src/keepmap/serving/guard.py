@@ -70,6 +70,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         limit = self._rules.bodies.get(scope["path"], _SMALL) if scope["method"] == "POST" else _SMALL
+        scope["headers"] = [pair for pair in scope["headers"] if pair[0] != b"range"]  # answers are sent whole
         request = _Request(scope, receive, send, limit, self._rules.seconds)
         try:
             self._admit(request)
@@ -203,7 +204,7 @@ def allowed_hosts(host: str, names: str | None, port: int) -> frozenset[str]:
 
     Empty, which means any, where the whole network reaches it and no names are given. Raises OptionError.
     """
-    given = [name.strip() for name in (names or "").split(",") if name.strip()]
+    given = [name.strip().lower() for name in (names or "").split(",") if name.strip()]
     if any("/" in name for name in given):
         raise OptionError(f"--names {names} cannot be read.", expected="host names with commas, such as maps.example")
     own = [*LOOPBACK, host] if is_loopback(host) else []

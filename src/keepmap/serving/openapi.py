@@ -36,9 +36,11 @@ _JOB = {
     "ended": None, "status": "/v1/jobs/0f3c9a1be2d44c55a6e7f8091a2b3c4d",
 }  # fmt: skip
 _WORDS = {
-    400: "the request is not understood", 401: "a token is needed", 404: "there is no such thing",
+    400: "the request is not understood", 401: "a token is needed",
+    403: "a page of another site, or another name of the server", 404: "there is no such thing",
     406: "no such answer", 408: "the request came too slowly", 409: "not done yet", 413: "too many bytes",
     415: "a file of another kind", 422: "the image cannot be predicted", 429: "busy: see Retry-After", 503: "not ready",
+    507: "no room on the disk",
 }  # fmt: skip
 
 
@@ -86,12 +88,15 @@ PREDICT: dict[str, Any] = {
     "summary": "The mask of an image", "openapi_extra": _UPLOAD,
     "responses": {
         200: {"description": "the answer", "content": {**_FILES, "application/json": {"example": _ANSWER}}},
-        **_errors(400, 401, 406, 408, 413, 415, 422, 429, 503),
+        **_errors(400, 401, 403, 406, 408, 413, 415, 422, 429, 503, 507),
     },
 }  # fmt: skip
 CREATE_JOB: dict[str, Any] = {
     "summary": "Predict a large image later", "openapi_extra": _UPLOAD, "status_code": 202,
-    "responses": {202: _json("received whole; it survives a restart", _JOB), **_errors(400, 401, 408, 413, 429, 503)},
+    "responses": {
+        202: _json("received whole; it survives a restart", _JOB),
+        **_errors(400, 401, 403, 406, 408, 413, 429, 503, 507),
+    },
 }  # fmt: skip
 SHOW_JOB: dict[str, Any] = {
     "summary": "State and progress of a job",

@@ -37,7 +37,9 @@ def test_silent_and_slow_heads_are_ended(strict: Any) -> None:
 
 
 def test_nonsense_and_long_heads_are_refused(strict: Any) -> None:
-    for sent in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40000):
+    post = b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer secret\r\n"
+    broken = post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nabc\r\n0\r\n\r\n"
+    for sent in (b"\0\1\2\3\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"a" * 40000, broken):
         with socket.create_connection(("127.0.0.1", strict.port), timeout=10) as client:
             with contextlib.suppress(OSError):
                 client.sendall(sent)

@@ -74,7 +74,7 @@ class _Bounded:
 
     def send_400_response(self: Any, _: str) -> None:
         """Refuse what is no HTTP; in the middle of an answer there is no place for words."""
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.leave(_NONSENSE)
         else:
             self.transport.abort()

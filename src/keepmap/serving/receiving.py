@@ -6,6 +6,7 @@ Knows no image. No name that a client gives becomes a path; it only tells an OME
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ FIELD_BYTES = 1024
 """Bytes of a field that is no file."""
 HEADER_BYTES = 2048
 """Bytes of a header of a part, and of its name."""
+_SILENT = logging.Logger("keepmap.serve.form", logging.CRITICAL)
+"""Instead of the parser's, which writes a line for each form that is broken."""
 _GATHERED = 1 << 20
 """Bytes that are written at once."""
 
@@ -86,6 +89,7 @@ async def _receive_form(chunks: AsyncIterator[bytes], content_type: str, writer:
         parser = multipart.MultipartParser(
             options[b"boundary"], form.callbacks(), max_header_count=8, max_header_size=HEADER_BYTES
         )
+        parser.logger = _SILENT
         async for chunk in chunks:
             parser.write(chunk)
             await writer.flush(_GATHERED)

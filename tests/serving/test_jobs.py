@@ -93,14 +93,16 @@ def test_a_job_that_has_ended_does_not_run(tmp_path: Path) -> None:
     assert found.get(DONE).state == "done"
 
 
-def test_uploads_of_jobs_count_as_jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "KEPT", 2)
+def test_an_upload_takes_a_place_when_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs, "KEPT", 1)
     found = Jobs(tmp_path, SimpleNamespace(metrics=Metrics()), 1.0)  # type: ignore[arg-type]
-    with found.receiving(), found.receiving() as second:
-        found.add(second, Wish())
+    with found.receiving() as slow, found.receiving() as fast:
+        found.add(fast, Wish())
+        with pytest.raises(Refusal, match="too many jobs"):
+            found.add(slow, Wish())
         with pytest.raises(Refusal, match="too many jobs"), found.receiving():
             pass
-    assert [path.name for path in tmp_path.iterdir()] == [second.name]
+    assert [path.name for path in tmp_path.iterdir()] == [fast.name]
 
 
 def test_a_large_image_is_a_job_and_a_bad_one_fails_with_words(strict: Any, tmp_path: Path) -> None:

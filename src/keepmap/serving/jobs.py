@@ -31,7 +31,7 @@ from keepmap.serving.wishes import Wish
 
 FORMAT = 1
 KEPT = 100
-"""Jobs that are held at a time, ended ones and those that are being received among them."""
+"""Jobs that are held at a time, ended ones among them; what is still being received is none yet."""
 TRIES = 3
 """Processes that may die in the middle of a job; one that ends them all would keep the server from staying up."""
 _SWEEP = 60.0
@@ -65,7 +65,6 @@ class Jobs:
     def __init__(self, folder: Path, engine: Engine, keep: float, clock: Callable[[], float] = time.time) -> None:
         self._folder, self._engine, self._keep, self._clock = folder, engine, keep, clock
         self._jobs: dict[str, Job] = {}
-        self._receiving = 0
         self._waiting: asyncio.Queue[str] = asyncio.Queue()
         self._running: tuple[str, Ticket] | None = None
         self._work: asyncio.Task[None] | None = None
@@ -103,28 +102,29 @@ class Jobs:
     @contextlib.contextmanager
     def receiving(self) -> Iterator[Path]:
         """A folder for the upload of a job, which goes unless it became one. Raises Refusal 429 for too many jobs."""
-        held = len(self._jobs) + self._receiving
-        if held >= KEPT:
-            raise refusal(
-                429, "The server holds too many jobs.", found=f"{held} jobs",
-                do="delete some that have ended, or try again later", Retry_After="60",
-            )  # fmt: skip
+        self._require_place()
         folder = self._folder / secrets.token_hex(16)
         folder.mkdir(mode=0o700)
-        self._receiving += 1
         try:
             yield folder
         finally:
-            self._receiving -= 1
             if folder.name not in self._jobs:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def add(self, folder: Path, wish: Wish) -> Job:
-        """The job whose upload lies whole in `folder`; from now on it survives."""
+        """The job whose upload lies whole in `folder`; from now on it survives. Raises Refusal 429 as `receiving`."""
+        self._require_place()
         job = Job(folder.name, wish, self._clock())
         self._save(job)
         self._waiting.put_nowait(job.id)
         return job
+
+    def _require_place(self) -> None:
+        if len(self._jobs) >= KEPT:
+            raise refusal(
+                429, "The server holds too many jobs.", found=f"{len(self._jobs)} jobs",
+                do="delete some that have ended, or try again later", Retry_After="60",
+            )  # fmt: skip
 
     def get(self, number: str) -> Job:
         """The job of that id. Raises Refusal 404."""

@@ -85,11 +85,15 @@ def _typed(kind: Any, value: Any, where: str, error: type[InputError]) -> Any:
     if kind is Any:
         return value
     if origin in (typing.Union, types.UnionType):
-        for candidate in inner:
+        if value is None and type(None) in inner:
+            return None
+        *others, last = (candidate for candidate in inner if candidate is not type(None))
+        for candidate in others:
             try:
                 return _typed(candidate, value, where, error)
             except InputError:
                 continue
+        return _typed(last, value, where, error)  # of an option that may be None, what is wrong with its value
     elif origin is typing.Literal:
         if value in inner and type(value) in {type(item) for item in inner}:
             return value

@@ -30,6 +30,8 @@ def test_each_setting_goes_where_it_belongs() -> None:
         ("scale", (1.0, 2.0, 3.0), "wrong type"),
         ("gain", 1.5, "0 to 0.99"),
         ("optimiser", "adam", "did you mean adamw"),
+        ("memory_format", "chanels_last", "did you mean channels_last"),
+        ("clipping", "x", "expected +float"),
         ("rotation", (1.5, 10.0), "0 to 1"),
         ("coarse", (0.5, 0.5), "how far"),
         ("dice", -1.0, "0 to 1e"),

@@ -15,6 +15,8 @@ from urllib.parse import urlsplit
 import pytest
 import torch
 
+from keepmap.protocols import Silent
+
 _NAMESPACES: list[torch.library.Library] = []
 """Keeps what `peers` defines alive: an operator goes with the library object that defined it."""
 
@@ -50,6 +52,22 @@ def peers() -> None:
         import segmentation_models_pytorch  # noqa: F401
         import timm  # noqa: F401
         import torchvision  # noqa: F401
+
+
+class Lines(Silent):
+    """A Progress that remembers what is said."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+@pytest.fixture
+def lines() -> Lines:
+    """To be handed over as the progress."""
+    return Lines()
 
 
 @dataclass

@@ -24,16 +24,6 @@ from keepmap.runs import write_tensors
 AUTO = PredictOptions(runtime="auto")
 
 
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 @pytest.fixture(scope="module")
 def exported(exportables: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A RUN with exports for both runtimes."""
@@ -64,8 +54,8 @@ def timed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., list
     return take
 
 
-def test_the_fastest_is_taken_and_the_measurement_is_kept(exported: Path, timed: Any) -> None:
-    times, lines = timed(0.3, 0.2, 0.1), Lines()
+def test_the_fastest_is_taken_and_the_measurement_is_kept(exported: Path, timed: Any, lines: Any) -> None:
+    times = timed(0.3, 0.2, 0.1)
     assert path_for(exported, AUTO, lines) == exported / "openvino"
     assert "OpenVINO" in lines.said[0].split("(")[0]
     assert "PyTorch" in lines.said[0] and "measured now" in lines.said[0]
@@ -91,10 +81,9 @@ def test_other_files_and_a_broken_cache_are_measured_anew(exported: Path, timed:
     assert path_for(other, AUTO, Silent()) == other / "onnx"
 
 
-def test_a_cache_that_cannot_be_written_stops_nothing(exported: Path, timed: Any, tmp_path: Path) -> None:
+def test_a_cache_that_cannot_be_written_stops_nothing(exported: Path, timed: Any, tmp_path: Path, lines: Any) -> None:
     (tmp_path / "cache").touch()
     timed(0.3, 0.2, 0.1)
-    lines = Lines()
     assert path_for(exported, AUTO, lines) == exported / "openvino"
     assert "measured again" in lines.said[1]
 
@@ -109,11 +98,12 @@ def test_each_is_really_measured(exported: Path, monkeypatch: pytest.MonkeyPatch
     assert all(0 < taken < 60 for taken in seconds.values())
 
 
-def test_exports_of_other_weights_take_no_part(exported: Path, exportables: dict[str, Any], tmp_path: Path) -> None:
+def test_exports_of_other_weights_take_no_part(
+    exported: Path, exportables: dict[str, Any], tmp_path: Path, lines: Any
+) -> None:
     stale = tmp_path / "stale"
     shutil.copytree(exported, stale)
     write_tensors(stale / "model.safetensors", {k: 2 * v for k, v in exportables["unet"].network.state_dict().items()})
-    lines = Lines()
     assert path_for(stale, AUTO, lines) == stale
     assert [line.split(":")[0] for line in lines.said[:2]] == [f"runtime {name} takes no part" for name in FILES]
     assert "keepmap export" in lines.said[2]

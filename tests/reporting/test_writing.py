@@ -9,36 +9,28 @@ import pytest
 
 import keepmap
 from keepmap.errors import DataError, OptionError
-from keepmap.protocols import Silent
 from keepmap.reporting import writing
 from keepmap.reporting.writing import report_training
 from keepmap.runs import RunFolder
 
 
-class Lines(Silent):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.lines.append(text)
-
-
-def test_a_training_never_fails_by_its_report(reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Lines()
+def test_a_training_never_fails_by_its_report(
+    reported: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Any
+) -> None:
     monkeypatch.setattr(writing.charts, "can_draw", lambda: False)
-    report_training(reported.run, keepmap.load, said)
-    assert said.lines[0].startswith("report ") and "pip install matplotlib" in said.lines[1]
+    report_training(reported.run, keepmap.load, lines)
+    assert lines.said[0].startswith("report ") and "pip install matplotlib" in lines.said[1]
     monkeypatch.undo()
-    report_training(reported.run, keepmap.load, said)
+    report_training(reported.run, keepmap.load, lines)
 
     def broken(*_: object) -> None:
         raise DataError("images/a.png has changed.")
 
     monkeypatch.setattr(writing, "make_gallery", broken)
-    report_training(reported.run, keepmap.load, said)
-    assert said.lines[-1] == "note    the report could not be written: images/a.png has changed."
-    report_training(RunFolder(tmp_path), keepmap.load, said)
-    assert "never scored" in said.lines[-1]
+    report_training(reported.run, keepmap.load, lines)
+    assert lines.said[-1] == "note    the report could not be written: images/a.png has changed."
+    report_training(RunFolder(tmp_path), keepmap.load, lines)
+    assert "never scored" in lines.said[-1]
 
 
 def test_masks_alone_have_a_page_without_images_and_no_card(reported: Any, tmp_path: Path) -> None:

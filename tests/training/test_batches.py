@@ -13,6 +13,7 @@ from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,16 +63,6 @@ class Deadly(Drawn):
                 self.once.unlink()
             os.kill(os.getpid(), signal.SIGKILL)
         return super().get(index)
-
-
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 def batches(store: Drawn | None = None, workers: int = 0) -> Batches:
@@ -126,9 +117,8 @@ def test_an_error_in_a_worker_arrives_with_the_name_of_the_file(workers: int) ->
 
 
 @forking
-def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path, lines: Any) -> None:
     (tmp_path / "once").touch()
-    lines = Lines()
     drawn = list(islice(batches(Deadly(tmp_path / "once"), 2).stream(0, lines), 6))
     assert [step for step, _, _ in drawn] == list(range(6))
     assert all(np.array_equal(x.numpy(), batches().draw(step)[0]) for step, x, _ in drawn)
@@ -136,8 +126,7 @@ def test_a_worker_that_is_killed_is_replaced_and_nothing_is_lost(tmp_path: Path)
 
 
 @forking
-def test_workers_that_keep_dying_end_the_training() -> None:
-    lines = Lines()
+def test_workers_that_keep_dying_end_the_training(lines: Any) -> None:
     with pytest.raises(TrainingError, match="died 4 times") as caught:
         list(islice(batches(Deadly(), 1).stream(0, lines), 6))
     assert len(lines.said) == 3
@@ -178,23 +167,22 @@ def test_workers_end_with_a_parent_that_is_killed_and_do_not_hold_its_lock(tmp_p
 
 
 def test_a_batch_that_does_not_come_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = threading.Event()
+    said, lines = threading.Event(), []
 
     class Slow(Drawn):
         def get(self, index: int) -> tuple[np.ndarray, np.ndarray]:
             said.wait()
             return super().get(index)
 
-    class Heard(Lines):
+    class Heard(Silent):
         def say(self, text: str) -> None:
-            super().say(text)
+            lines.append(text)
             said.set()
 
     monkeypatch.setattr("keepmap.training.batches._SLOW_SECONDS", 0.01)
-    lines = Heard()
-    next(batches(Slow()).stream(0, lines))
-    assert len(lines.said) == 1
-    assert "still waiting for the batch of step 0" in lines.said[0] and ".png" in lines.said[0]
+    next(batches(Slow()).stream(0, Heard()))
+    assert len(lines) == 1
+    assert "still waiting for the batch of step 0" in lines[0] and ".png" in lines[0]
 
 
 def test_crops_around_a_class_have_it() -> None:

@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,16 +35,6 @@ PLAN = Plan(
 )  # fmt: skip
 
 
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def engine(widths: tuple[int, ...] = (4, 8)) -> Engine:
     torch.manual_seed(0)
     network = build_network("unet", channels=1, classes=2, options={"widths": widths})
@@ -62,8 +53,8 @@ def run(tmp_path: Path) -> RunFolder:
     return folder
 
 
-def test_the_last_state_is_gone_on_from(run: RunFolder) -> None:
-    lines, again = Lines(), engine()
+def test_the_last_state_is_gone_on_from(run: RunFolder, lines: Any) -> None:
+    again = engine()
     assert restore(again, run, PLAN, lines) == Position(step=2, best=0.5)
     assert lines.said == []
     expected = read_tensors(run.last_file)[0]
@@ -84,9 +75,9 @@ def damage(content: bytes, way: str) -> bytes:
 
 
 @pytest.mark.parametrize("way", ["truncated", "empty", "a flipped bit", "zeros at the end", "another header"])
-def test_a_damaged_state_is_said_and_the_one_before_taken(way: str, run: RunFolder) -> None:
+def test_a_damaged_state_is_said_and_the_one_before_taken(way: str, run: RunFolder, lines: Any) -> None:
     run.last_file.write_bytes(damage(run.last_file.read_bytes(), way))
-    lines, again = Lines(), engine()
+    again = engine()
     at = restore(again, run, PLAN, lines)
     assert at.step == 1
     (said,) = lines.said

@@ -2,21 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
-from keepmap.protocols import Silent
 from keepmap.training.determinism import agreed_threads, deterministic
-
-
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 @pytest.mark.parametrize("on", [True, False])
@@ -37,8 +28,8 @@ def test_what_cannot_be_the_same_each_time_is_refused() -> None:
         x.put_(where, torch.ones(2), accumulate=False)
 
 
-def test_the_threads_of_before_come_back_or_are_said() -> None:
-    lines, now = Lines(), torch.get_num_threads()
+def test_the_threads_of_before_come_back_or_are_said(lines: Any) -> None:
+    now = torch.get_num_threads()
     try:
         assert agreed_threads(0, lines) == agreed_threads(now, lines) == now
         assert lines.said == []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from PIL import Image
 import keepmap
 from keepmap.data.drawn import draw_dataset
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
-from keepmap.protocols import Silent
 from keepmap.training.diagnosis import History
 
 NAMES = ("background", "cell", "dust")
@@ -92,16 +92,6 @@ def test_held_out_images_that_fall_behind() -> None:
     assert kinds(history([1.0] * 5, *worse)) == []
 
 
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def speckled(folder: Path) -> None:
     """Noise, in which a few pixels are said to be something."""
     random = np.random.default_rng(0)
@@ -123,10 +113,9 @@ def speckled(folder: Path) -> None:
     ids=["no learning", "specks"],
 )
 def test_a_training_that_is_made_to_fail_says_why(
-    tmp_path: Path, data: Callable[[Path], None], provoked: dict[str, float], said: str
+    tmp_path: Path, data: Callable[[Path], None], provoked: dict[str, float], said: str, lines: Any
 ) -> None:
     data(tmp_path)
-    lines = Lines()
     keepmap.train(
         tmp_path / "images", tmp_path / "masks", tmp_path / "run", model="unet", steps=30, crop=32, batch=2,
         precision="float32", set={"widths": (4, 8), **provoked}, progress=lines,

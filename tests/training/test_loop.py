@@ -65,16 +65,6 @@ class Stopped(Noise):
             yield step, x, y
 
 
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> type[Noise]:
     """Batches of noise that take a fiftieth of a second each, by a clock on which nothing else takes time."""
@@ -149,13 +139,12 @@ def test_losses_that_are_no_numbers_stop_it_with_good_weights_and_named_images(r
     assert skipped[0]["skipped"] == ["3a.png", "3b.png"]
 
 
-def test_single_losses_that_are_no_numbers_are_skipped_counted_and_said(run: RunFolder) -> None:
+def test_single_losses_that_are_no_numbers_are_skipped_counted_and_said(run: RunFolder, lines: Any) -> None:
     class Once(Noise):
         def stream(self, first: int, progress: Progress) -> Iterator[tuple[int, Tensor, Tensor]]:
             for step, x, y in super().stream(first, progress):
                 yield step, x * float("nan") if step in (1, 5) else x, y
 
-    lines = Lines()
     at = fit(engine(), PLAN, Once(), lambda: scores(0.5), run, lines)
     assert (at.step, at.skipped, at.bad, at.validated) == (6, 2, 1, 6)
     assert [line["step"] for line in metrics(run) if "skipped" in line] == [2, 6]
@@ -200,10 +189,10 @@ def test_a_lack_of_memory_is_told_by_level_and_what_was_saved_goes_on(run: RunFo
 
 
 def test_a_lack_of_memory_makes_the_parts_of_a_step_smaller_and_resume_keeps_that(
-    run: RunFolder, tmp_path: Path
+    run: RunFolder, tmp_path: Path, lines: Any
 ) -> None:
     """The same weights as if the parts had been small from that step on, whether or not it is interrupted after it."""
-    lines, other = Lines(), RunFolder(tmp_path / "other")
+    other = RunFolder(tmp_path / "other")
     other.create()
     fit(short_of_memory(engine(), 1, from_step=2), PLAN, Noise(), lambda: scores(0.5), run, lines)
     assert ["1 at once, 2 a step as before" in line for line in lines.said].count(True) == 1
@@ -237,10 +226,11 @@ def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder, clock:
     assert at.seconds < 4.0
 
 
-def test_a_training_that_used_its_time_up_says_so_and_is_not_taken_up_again(run: RunFolder, clock: type[Noise]) -> None:
+def test_a_training_that_used_its_time_up_says_so_and_is_not_taken_up_again(
+    run: RunFolder, clock: type[Noise], lines: Any
+) -> None:
     """Its last validation may have been so quick that, by what is known afterwards, a step would still have fitted."""
     plan = replace(PLAN, steps=1000, seconds=1.0, validation_seconds=0.6, replanned_at=1)
-    lines = Lines()
     first = fit(engine(), plan, clock(), lambda: scores(0.5), run, lines)
     assert first.finished and 0 < first.step < plan.steps
     assert any(f"is up at step {first.step} of 1000" in line for line in lines.said)

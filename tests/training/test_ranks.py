@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,16 +32,6 @@ PLAN = Plan(
     replanned_at=0, learning_rate=1e-2, warm_up=1, weight_decay=0.0, scale=(0.5, 2.0), upright=False, invert=0.0,
     gain=0.1, shift=1.0, value_range=(0.0, 1.0), seed=0,
 )  # fmt: skip
-
-
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
 
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs processes that are forked from a clean one")
@@ -197,10 +188,10 @@ def test_processes_without_a_device_each_are_refused(monkeypatch: pytest.MonkeyP
     [(3, "cpu", True, "divides 8"), (4, "cpu", False, "batch norm"), (4, "cpu", True, ""), (4, "cuda", False, "")],
 )
 def test_a_run_goes_on_in_as_many_processes_as_divide_its_batch(
-    processes: int, device: str, frozen: bool, words: str
+    processes: int, device: str, frozen: bool, words: str, lines: Any
 ) -> None:
     network = build_network("unet", channels=1, classes=2, options={"widths": [4, 8]})
-    plan, lines = replace(PLAN, batch=8, device=device, frozen_statistics=frozen), Lines()
+    plan = replace(PLAN, batch=8, device=device, frozen_statistics=frozen)
     if words:
         with pytest.raises(RunError, match="cannot go on") as caught:
             check_processes(RunFolder(Path("run")), plan, network, Ranks(size=processes), lines)

@@ -240,7 +240,7 @@ def repaint(mask: Path) -> None:
     Image.fromarray(pixels).save(mask)
 
 
-def test_what_has_changed_since_is_refused_and_named(folders: tuple[Path, Path], tmp_path: Path) -> None:
+def test_what_has_changed_since_is_refused_and_named(folders: tuple[Path, Path], tmp_path: Path, lines: Any) -> None:
     """Each change is made in turn, seen, and undone; then the training goes on."""
     run, (images, masks) = RunFolder(tmp_path / "run"), folders
     begin(*folders, run, OPTIONS, Silent())
@@ -265,7 +265,6 @@ def test_what_has_changed_since_is_refused_and_named(folders: tuple[Path, Path],
         for folder in (*folders, run.path):
             shutil.rmtree(folder)
             shutil.copytree(kept / folder.name, folder)
-    lines = Lines()
     edit(run.config_file, "version", "0.0.1")
     assert go_on(run, lines)[1].step == 6
     assert any("begun with keepmap 0.0.1" in line for line in lines.said)
@@ -328,22 +327,11 @@ def test_resume_needs_neither_the_working_folder_nor_the_file_of_names(
     assert position.step == 6
 
 
-class Lines(Silent):
-    """Remembers what is said."""
-
-    def __init__(self) -> None:
-        self.said: list[str] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-
-
 def test_a_run_can_begin_from_another_and_lists_the_rest(
-    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lines: Any
 ) -> None:
     first, second, third = (RunFolder(tmp_path / name) for name in ("first", "second", "third"))
     begin(*folders, first, OPTIONS, Silent())
-    lines = Lines()
     begin(*folders, second, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert any(line.startswith("init ") and "not:" not in line for line in lines.said)
     monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8, 16]}, ""))

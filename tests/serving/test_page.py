@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,15 @@ def saved(page: Any, button: str) -> tuple[str, bytes]:
 def choose(page: Any, *files: Path) -> None:
     page.set_input_files("#files", [str(file) for file in files])
     page.locator(".thumb").nth(len(files) - 1).wait_for()
+
+
+def until(page: Any, happened: Callable[[], bool]) -> None:
+    """Wait for what no element shows, ten seconds at most."""
+    for _ in range(200):
+        if happened():
+            return
+        page.wait_for_timeout(50)
+    raise AssertionError("it did not happen")
 
 
 def test_from_image_to_downloads(browser: Any, ask: Any, images: Path, masks: Path) -> None:
@@ -151,8 +161,7 @@ def test_a_token_is_asked_for_and_a_large_file_is_a_job_that_leaves_nothing(
     choose(given.page, tmp_path / "large.tif")
     given.page.locator("#take").wait_for()
     job = next(url for url in given.requests if "/v1/jobs/" in url).partition(f"{strict.port}")[2]
-    while strict("GET", job)[0] != 404:
-        given.page.wait_for_timeout(50)
+    until(given.page, lambda: strict("GET", job)[0] == 404)
     choose(given.page, tmp_path / "larger.tif")
     given.page.get_by_role("button", name="larger.tif, failed").click()
     assert "too large to be shown" in given.page.get_by_role("alert").inner_text()
@@ -223,8 +232,7 @@ def test_wheel_drag_and_two_fingers(browser: Any, ask: Any, images: Path) -> Non
     middle = (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     page.mouse.move(*middle)
     page.mouse.wheel(0, -400)
-    while scale() == whole:
-        page.wait_for_timeout(20)
+    until(page, lambda: scale() != whole)
     near = scale()
     assert near > 1.5 * whole
     pressed = stage(page)
@@ -239,8 +247,7 @@ def test_wheel_drag_and_two_fingers(browser: Any, ask: Any, images: Path) -> Non
         sides = () if spread is None else (-spread, spread)
         fingers = [{"x": middle[0] + side, "y": middle[1], "id": number} for number, side in enumerate(sides)]
         touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": fingers})
-    while scale() == whole:
-        page.wait_for_timeout(20)
+    until(page, lambda: scale() != whole)
     assert scale() > 1.5 * whole
 
 

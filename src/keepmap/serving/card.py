@@ -52,23 +52,26 @@ def _of_run(run: RunFolder) -> dict[str, Any]:
         pass
     try:
         plan = read_json(run.plan_file, format=PLAN)
-        trained |= {name: plan[name]["value"] for name in ("steps", "crop", "batch", "pretrained") if name in plan}
+        trained |= {name: plan[name]["value"] for name in ("crop", "batch", "pretrained") if name in plan}
     except (RunError, KeyError, TypeError):
         pass
-    scores = _validations(run.metrics_file)
+    metrics = _metrics(run.metrics_file)
+    if steps := [value["step"] for value in metrics if isinstance(value.get("step"), int)]:
+        trained["steps"] = max(steps)
+    scores = [score for value in metrics if isinstance(score := value.get("validation_mean_iou"), int | float)]
     if scores:
         trained["mean_iou_held_out"] = round(max(scores), 4)
     return {**told, "trained": trained}
 
 
-def _validations(path: Path) -> list[float]:
-    """The mean IoU of each validation, as the training wrote them."""
+def _metrics(path: Path) -> list[dict[str, Any]]:
+    """What the training wrote, line by line; a line that was cut short is left out."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
         try:
-            value = json.loads(line).get("validation_mean_iou")
-        except (ValueError, AttributeError):
+            value = json.loads(line)
+        except ValueError:
             continue
-        if isinstance(value, int | float):
-            found.append(float(value))
+        if isinstance(value, dict):
+            found.append(value)
     return found

@@ -290,6 +290,10 @@ def test_help_loads_no_torch() -> None:
     assert run_python(code) == "[]"
 
 
+def test_what_decodes_for_strangers_loads_no_torch() -> None:
+    assert run_python("import sys, keepmap.serving.decoder; print('torch' in sys.modules)") == "False"
+
+
 # The rules see what they are made to see.
 
 

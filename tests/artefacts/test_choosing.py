@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,9 +113,27 @@ def test_exports_of_other_weights_take_no_part(
 
 
 @pytest.mark.parametrize("options", [{"coarse": True}, {"way": "bands"}])
-def test_what_only_torch_can_do_is_left_to_it(exported: Path, timed: Any, options: dict[str, Any]) -> None:
-    timed(0.3, 0.2, 0.1)
-    assert path_for(exported, PredictOptions(runtime="auto", **options), Silent()) == exported
+def test_what_only_torch_can_do_is_left_to_it(exported: Path, lines: Any, options: dict[str, Any]) -> None:
+    assert path_for(exported, PredictOptions(runtime="auto", **options), lines) == exported
+    assert "for PyTorch alone" in lines.said[0] and "export" not in lines.said[0]
+
+
+def test_what_was_quantised_takes_no_part(
+    exported: Path, timed: Any, lines: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed(0.3, 0.2)
+    real = choosing.load_predictor
+
+    def load(path: Path, *others: Any) -> Any:
+        predictor = real(path, *others)
+        if path.name == "openvino":
+            runtime: Any = predictor.runtime
+            runtime.manifest = replace(runtime.manifest, precision="int8")
+        return predictor
+
+    monkeypatch.setattr(choosing, "load_predictor", load)
+    assert path_for(exported, AUTO, lines) == exported / "onnx"
+    assert lines.said[0] == "runtime openvino takes no part: it is int8, which computes other labels"
 
 
 def test_a_runtime_can_be_named(exported: Path, exportables: dict[str, Any]) -> None:

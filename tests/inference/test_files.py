@@ -409,6 +409,20 @@ def test_what_was_begun_with_something_else_begins_anew(predictor, tmp_path, mon
     assert tree(out) == {"x.tif", "prediction.jsonl"}
 
 
+def test_pixels_that_begin_anew_are_not_those_that_were_stopped_before(predictor, tmp_path, monkeypatch) -> None:
+    image, out = save(tmp_path / "x.tif", 300, 40), tmp_path / "out"
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
+    large = Predictor(predictor.runtime, predictor.labels, memory_bytes=1)
+    (expected,) = predict_files(large, [image], tmp_path / "whole")
+    stop_after(monkeypatch, 2, large, [image], out, about={})
+    with monkeypatch.context() as patch:
+        patch.setattr(sinks.LabelSink, "begun", True)  # as a kill leaves it
+        stop_after(monkeypatch, 0, large, [image], out, about={})
+    assert tree(out) == {".x.tif.pixels"}
+    (found,) = predict_files(large, [image], out, PredictOptions(resume=True), about={})
+    assert found.read_bytes() == expected.read_bytes()
+
+
 def test_images_that_are_whole_are_not_predicted_again(predictor, tmp_path, monkeypatch) -> None:
     images, out = [save(tmp_path / f"{name}.png", 20 + ord(name), 30) for name in "abcd"], tmp_path / "out"
     options = PredictOptions(table=str(tmp_path / "t.csv"), polygons=True)
@@ -560,29 +574,31 @@ def test_a_full_disk_ends_the_job_keeps_old_files_and_loses_no_image_that_is_who
     assert [read_mask(path).shape[0] for path in found] == list(range(20, 28))
 
 
-@pytest.mark.parametrize("where", ["pixels", "state"])
+@pytest.mark.parametrize("where", ["pixels", "probabilities", "state"])
 def test_a_disk_that_fills_in_the_middle_of_a_large_image_leaves_what_can_be_taken_up(
     predictor, tmp_path, monkeypatch, where
 ) -> None:
     image, out = save(tmp_path / "x.tif", 500, 40), tmp_path / "out"
     monkeypatch.setattr(files, "_SAVED_EVERY", 0.0)
     large = Predictor(predictor.runtime, predictor.labels, memory_bytes=400_000)
-    (expected,) = predict_files(large, [image], tmp_path / "whole")
+    options = PredictOptions(probabilities=True)
+    (expected,) = predict_files(large, [image], tmp_path / "whole", options)
     place = (config.os, "fsync") if where == "state" else (sinks.os, "posix_fallocate")
     real, calls = getattr(*place), []
 
     def full(*arguments):
         calls.append(arguments)
-        if where == "pixels" or len(calls) == 4:  # a file and its folder for each state
+        if len(calls) == {"pixels": 1, "probabilities": 2, "state": 4}[where]:  # a file and its folder for each state
             raise OSError(28, "No space left on device")
         return real(*arguments)
 
     with monkeypatch.context() as patch:
         patch.setattr(*place, full, raising=False)
         with pytest.raises(DiskFull, match="The disk is full"):
-            predict_files(large, [image], out, about={})
-    assert tree(out) == ({".x.tif.pixels", ".x.tif.state"} if where == "state" else set())
+            predict_files(large, [image], out, options, about={})
+    left = {".x.tif.pixels", ".x.npy.pixels", ".x.tif.state"}
+    assert tree(out) == (left if where == "state" else set())
     told = Told()
-    (found,) = predict_files(large, [image], out, PredictOptions(resume=True), about={}, progress=told)
+    (found,) = predict_files(large, [image], out, replace(options, resume=True), about={}, progress=told)
     assert found.read_bytes() == expected.read_bytes()
     assert any("goes on" in line for line in told.lines) == (where == "state")

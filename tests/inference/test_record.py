@@ -52,6 +52,16 @@ def test_a_line_that_was_cut_short_is_left_out(tmp_path, job) -> None:
     assert json.loads(first)["options"]["smallest_object"] == 3
 
 
+def test_a_record_that_was_cut_short_in_its_first_line_is_begun_anew(tmp_path, job) -> None:
+    Record(tmp_path, ABOUT, ASKED).add(job, [])
+    whole = (tmp_path / NAME).read_text().splitlines()[0]
+    for length in (0, 1, 9, len(whole) // 2, len(whole) - 1):
+        (tmp_path / NAME).write_text(whole[:length])
+        record = Record(tmp_path, ABOUT, AGAIN)
+        record.add(job, [])
+        assert Record(tmp_path, ABOUT, AGAIN).finished(job) == []
+
+
 def test_something_else_is_refused_by_its_name(tmp_path, job) -> None:
     record = Record(tmp_path, ABOUT, ASKED)
     assert not (tmp_path / NAME).exists()

@@ -121,6 +121,7 @@ def test_a_batch_that_does_not_fit_the_memory_is_computed_one_by_one(runtime: An
         small.go.set()
         for number, result in enumerate(results):
             np.testing.assert_array_equal(result.result(), runtime.run(noise(number)))
+    assert not queue.together  # it is not tried again
     queue.close()
     assert sorted(small.sizes) == [1, 1, 1, 1, 3]
 

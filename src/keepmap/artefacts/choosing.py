@@ -70,7 +70,8 @@ def path_for(path: Path, options: PredictOptions, progress: Progress, given: Seg
         return _exported(path, wanted, options).path
     candidates = _candidates(path, options, progress, given)
     if len(candidates) == 1:
-        progress.say(f"runtime {candidates[0].name}; no other can compute this: keepmap export {path} --to openvino")
+        why = _only_torch(options) or f"there is no export that can take part: keepmap export {path} --to openvino"
+        progress.say(f"runtime {candidates[0].name}; {why}")
         return path
     return _fastest(candidates, progress)
 
@@ -94,18 +95,29 @@ def _exported(run: Path, target: str, options: PredictOptions) -> _Candidate:
     return _Candidate(target, folder, f"{runtime.name}, {runtime.precision}", predictor)
 
 
+def _only_torch(options: PredictOptions) -> str:
+    """Why no export can compute what is asked for, "" where one can."""
+    if resolve_device(options.device) != "cpu":
+        return "exports are computed on the CPU"
+    return "--coarse and --way bands are for PyTorch alone" if options.coarse or options.way == "bands" else ""
+
+
 def _candidates(run: Path, options: PredictOptions, progress: Progress, given: Segmenter | None) -> list[_Candidate]:
     """PyTorch first. What was exported and cannot take part is said."""
     predictor = load_predictor(run, options, given)
     precision = cast(TorchRuntime, predictor.runtime).precision
     candidates = [_Candidate(TORCH, run, f"PyTorch {torch.__version__}, {precision}", predictor)]
-    on_cpu, only_torch = resolve_device(options.device) == "cpu", options.coarse or options.way == "bands"
     for target in FILES:
-        if on_cpu and not only_torch and is_artefact(run / target):
+        if not _only_torch(options) and is_artefact(run / target):
             try:
-                candidates.append(_exported(run, target, options))
+                found = _exported(run, target, options)
             except InputError as error:
                 progress.say(f"runtime {target} takes no part: {str(error).splitlines()[0]}")
+                continue
+            if cast(ExportedRuntime, found.predictor.runtime).manifest.precision == "int8":
+                progress.say(f"runtime {target} takes no part: it is int8, which computes other labels")
+            else:
+                candidates.append(found)
     return candidates
 
 

@@ -111,3 +111,34 @@ def not_finite(path: object, bad: int, values: int) -> DataError:
         f"{path} has values that are no numbers.", found=f"NaN or infinity in {bad} of {values} values read",
         expected="finite numbers", do="replace them in the image, or declare NaN as the nodata value of a GeoTIFF",
     )
+
+
+def require_alike(
+    shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str, channels: int, trained: str | None
+) -> None:
+    """Raise DataError unless an image is of the `channels` and of the type `trained`, if that is known, of the network.
+
+    where: the file, for messages.
+    """
+    if len(shape) != 3 or 0 in shape:
+        raise DataError(f"{where} is no image.", found=f"shape {shape}", expected="(C, H, W), each at least 1")
+    if shape[0] != channels:
+        raise DataError(
+            f"{where} has {_count(shape[0])}.",
+            found=_count(shape[0]),
+            expected=f"{_count(channels)}, as in the images that the network was trained on",
+            do="convert the image, or train on images like this one",
+        )
+    if trained is not None and dtype != np.dtype(trained):
+        raise DataError(
+            f"{where} holds {dtype} values.",
+            found=str(dtype),
+            expected=f"{trained}, as in the images that the network was trained on",
+            do="convert the image, or train on images like this one",
+        )
+    if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
+        raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
+
+
+def _count(channels: int) -> str:
+    return f"{channels} channel" + ("s" if channels != 1 else "")

@@ -60,6 +60,11 @@ class LabelSink:
         height, width = self.pixels.shape[-2:]
         return int(height * width) - self._missing
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is a pixel in it."""
+        return self._array is None or self.written > 0
+
     def flush(self) -> None:
         """Bring to the disk what gathers there."""
         if isinstance(self._array, np.memmap):
@@ -123,6 +128,7 @@ def _gather(
 ) -> Iterator[_S]:  # fmt: skip
     _make_folder(path)
     hidden, kept = hidden_file(path), False
+    sink: _S | None = None
     with writer.whole(path) as part:
         try:
             on_disk = writer.on_disk or written is not None
@@ -134,7 +140,8 @@ def _gather(
             else:
                 writer.encode(sink.finish(), part, geometry, nodata)
         except BaseException as error:
-            kept = written is not None and not isinstance(error, DataError)
+            begun = bool(written) if sink is None else sink.begun
+            kept = written is not None and begun and not isinstance(error, DataError)
             raise
         finally:
             if not kept:

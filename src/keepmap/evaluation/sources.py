@@ -143,6 +143,9 @@ def compare_sources(
             )  # fmt: skip
     resampling = _resampling(tallies[0], options)
     scores = tuple(score(tally, resampling) for tally in tallies)
+    for source, each in zip(sources, scores, strict=True):
+        if each.trained_on:
+            progress.say(f"warning {source}: {each.remarks[0]}")
     pairings = []
     for source, tally, other in zip(sources[1:], tallies[1:], scores[1:], strict=True):
         _same(sources[0], tallies[0], source, tally)

@@ -247,6 +247,8 @@ class _Work:
 
     def _alone(self, read: _Read) -> _Computed:
         source, job, memory = read.source, read.job, self._predictor.memory_bytes
+        if self._record is not None and read.state is None:
+            self._record.forget(job)  # what an earlier attempt kept is not in the pixels that begin now
         start, written = Position(), None
         if self._record is not None and read.way.kind != "one pass":
             start, written = (read.state.position, read.state.written) if read.state else (start, 0)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from keepmap.data.labels import LabelSet
-from keepmap.data.samples import count_not_finite, filled, not_finite, unmeasured
+from keepmap.data.samples import count_not_finite, filled, not_finite, require_alike, unmeasured
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.geometry.tiles import Tile, cover
 from keepmap.inference.blending import blended
@@ -276,33 +276,6 @@ class Predictor:
                 yield window, part[..., known:, tile.crop[1]]
 
 
-def require_alike(
-    shape: tuple[int, ...], dtype: np.dtype[np.generic], where: str, channels: int, trained: str | None
-) -> None:
-    """Raise DataError unless an image is of the `channels` and of the type `trained`, if that is known, of the network.
-
-    where: the file, for messages.
-    """
-    if len(shape) != 3 or 0 in shape:
-        raise DataError(f"{where} is no image.", found=f"shape {shape}", expected="(C, H, W), each at least 1")
-    if shape[0] != channels:
-        raise DataError(
-            f"{where} has {_count(shape[0])}.",
-            found=_count(shape[0]),
-            expected=f"{_count(channels)}, as in the images that the network was trained on",
-            do="convert the image, or train on images like this one",
-        )
-    if trained is not None and dtype != np.dtype(trained):
-        raise DataError(
-            f"{where} holds {dtype} values.",
-            found=str(dtype),
-            expected=f"{trained}, as in the images that the network was trained on",
-            do="convert the image, or train on images like this one",
-        )
-    if dtype not in (np.uint8, np.uint16) and dtype.kind != "f":
-        raise DataError(f"{where} holds {dtype} values.", found=str(dtype), expected="uint8, uint16 or float32")
-
-
 def _finite(values: Array, where: str) -> Array:
     """Raw values, float32 if they are floats. Raises DataError where one is no number."""
     if values.dtype.kind != "f":
@@ -328,7 +301,3 @@ def _reader(image: Array) -> Callable[[Window], Array]:
 
 def _put(array: Array, _: Way, window: Window, part: Array) -> None:
     array[(..., *window)] = part
-
-
-def _count(channels: int) -> str:
-    return f"{channels} channel" + ("s" if channels != 1 else "")

@@ -138,6 +138,9 @@ def _lines(file: Path) -> list[dict[str, Any]]:
         text = file.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise not_written(file, error) from error
+    head = json.dumps({"format": _FORMAT})[:-1]
+    if "\n" not in text and (text.startswith(head) or head.startswith(text)):
+        return []  # it was stopped in its first line
     for line in text.splitlines():
         with contextlib.suppress(ValueError):
             found.append(json.loads(line))

@@ -115,7 +115,7 @@ def _workers(plan: Plan, images: int, here: Situation, drawing: Drawing) -> tupl
     needed = math.ceil(share / _SHARE)
     if needed <= here.workers:
         return needed, said
-    most = f"there are {here.workers} cores" if here.workers else "processes that draw need Linux"
+    most = f"{here.workers} are the most here" if here.workers else "processes that draw need Linux"
     return here.workers, f"{said}, which {needed} would hide; {most}"
 
 

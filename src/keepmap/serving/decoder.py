@@ -20,8 +20,8 @@ import tifffile
 from keepmap.config import not_written
 from keepmap.data import headers
 from keepmap.data.images import open_image
+from keepmap.data.samples import require_alike
 from keepmap.errors import DataError, KeepmapError
-from keepmap.inference.predictor import require_alike
 from keepmap.options import ImageOptions
 from keepmap.protocols import ArraySource
 

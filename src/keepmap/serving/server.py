@@ -75,8 +75,7 @@ def opened(path: Path, predictor: Predictor, options: ServeOptions, progress: Pr
     """A server that is about to `run`; its folder is locked for as long as the block lasts."""
     options = replace(options, token=options.token or os.environ.get(TOKEN) or None)
     listening = _listen(options)
-    port = listening.getsockname()[1]
-    folder = Path(options.state) if options.state else _default_folder(path, options.host, port)
+    folder = Path(options.state) if options.state else _default_folder(path, options)
     with contextlib.closing(listening), _locked(folder, progress):
         requests = folder / "requests"
         shutil.rmtree(requests, ignore_errors=True)
@@ -188,9 +187,10 @@ def _listen(options: ServeOptions) -> socket.socket:
         ) from error
 
 
-def _default_folder(path: Path, host: str, port: int) -> Path:
-    """Where jobs of this model at this address lie between two processes."""
-    name = hashlib.sha256(f"{path.resolve()} {host} {port}".encode()).hexdigest()[:16]
+def _default_folder(path: Path, options: ServeOptions) -> Path:
+    """Where jobs of this model at this address lie between two processes; with a port that is not chosen, its own."""
+    port = options.port or f"any, process {os.getpid()}"
+    name = hashlib.sha256(f"{path.resolve()} {options.host} {port}".encode()).hexdigest()[:16]
     return cache_folder() / "serve" / name
 
 

@@ -138,6 +138,7 @@ class InTurn:
                 results = self._results(calls)
         except BaseException as error:  # noqa: BLE001  (whatever it is, it belongs to those who asked)
             if isinstance(error, OutOfMemory) and len(calls) > 1:
+                self.together = frozenset(key for key in self.together if key != calls[0].key)
                 for call in calls:
                     self._compute([call])
                 return
@@ -146,7 +147,6 @@ class InTurn:
         else:
             for call, result in zip(calls, results, strict=True):
                 call.future.set_result(result)
-
 
     def _results(self, calls: Sequence[_Call]) -> Sequence[Any]:
         """One for each; those of several come of one batch."""

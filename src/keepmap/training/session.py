@@ -212,6 +212,7 @@ def _continued(
     wanted = split.options.workers if workers is None else workers
     if wanted is not None:
         plan = replace(plan, workers=wanted, because={**plan.because, "workers": "--workers"})
+    check_workers(plan.workers)
     say_network(config.network, config.options, plan.because["network"], progress)
     return Job(plan, parts_of(facts, labels, split), config, split.options)
 

@@ -7,6 +7,7 @@ Measures nothing.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -330,15 +331,20 @@ def accuracy(results: Sequence[Result]) -> str:
     task, names = results[0]["task"], results[0]["classes"]
     title = "foreground IoU" if task == "nuclei" else f"mean IoU over {len(names)} classes"
     label = {id(r): f"{r['arm']}, seed {r['seed']}" for r in results}
+    found = {id(r): float(score(np.array(r["matrices"]).sum(0), task)) for r in results}
     rows = [
         [
             label[id(r)],
-            number(float(score(np.array(r["matrices"]).sum(0), task))),
+            number(found[id(r)]),
             number(r["train_seconds"], 0),
             number(r["evaluate_seconds"], 0),
         ]
         for r in results
     ]
+    for arm in dict.fromkeys(r["arm"] for r in results):
+        several = [found[id(r)] for r in results if r["arm"] == arm]
+        if len(several) > 1:
+            rows.append([f"{arm}, mean of {len(several)} seeds", number(statistics.fmean(several)), "", ""])
     parts = [f"## {task}: {title}\n", table(["arm", title, "train, s", "evaluate, s"], rows)]
     if task != "nuclei":
         parts.append(table(["arm", *names], [[label[id(r)], *(number(v, 2) for v in r["iou"])] for r in results]))

@@ -35,7 +35,7 @@ def test_everything_is_handed_over(calls: list[tuple[Any, ...]], capsys: pytest.
         "frame": None, "max_pixels": 100_000_000, "follow_links": False,
         "overlay": True, "polygons": False, "probabilities": False, "probability_type": "float32", "coarse": False,
         "review": False, "table": None, "smallest_object": 0, "fill_holes": 0, "tta": None, "ensemble": ["other"],
-        "resume": False, "memory": "2G", "way": "auto", "device": "auto", "precision": "float32",
+        "resume": False, "runtime": None, "memory": "2G", "way": "auto", "device": "auto", "precision": "float32",
     }  # fmt: skip
     assert capsys.readouterr() == ("1 mask in out\n", "")
 

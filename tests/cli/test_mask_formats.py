@@ -36,6 +36,12 @@ def write(folder: Path, kind: str, *, count: int = 4) -> tuple[Path, Path]:
     return images, masks
 
 
+def known_images(text: str) -> str:
+    """The scores of a RUN as those of its predictions, of which nobody knows what it was trained on."""
+    remark = next(line for line in text.splitlines(keepends=True) if "images were trained on" in line)
+    return text.replace(remark, "")
+
+
 def run(*words: object) -> None:
     assert main([str(word) for word in words]) == 0
 
@@ -72,7 +78,7 @@ def test_colour_coded_masks_come_out_in_their_colours(
         assert np.array_equal(labels.encode(values), indices)
     capsys.readouterr()
     run("evaluate", tmp_path / "run", images, masks, "-q", "--metrics", "region")
-    scores = capsys.readouterr().out
+    scores = known_images(capsys.readouterr().out)
     run("evaluate", tmp_path / "out", masks, "-q", "--metrics", "region", *classes)
     assert capsys.readouterr().out == scores
 
@@ -86,7 +92,7 @@ def test_instance_masks_train_as_objects(tmp_path: Path, capsys: pytest.CaptureF
     assert set(np.unique(np.asarray(Image.open(tmp_path / "out" / "s0.png"))).tolist()) <= {0, 1}
     capsys.readouterr()
     run("evaluate", tmp_path / "run", images, masks, "-q", "--metrics", "region")
-    scores = capsys.readouterr().out
+    scores = known_images(capsys.readouterr().out)
     run("evaluate", tmp_path / "out", masks, "-q", "--metrics", "region", "--instances", "yes")
     assert capsys.readouterr().out == scores
     run("check", images, masks, "--instances", "no")

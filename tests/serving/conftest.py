@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -114,8 +115,8 @@ def serving(run: Path, state: Path, **options: Any) -> Iterator[Client]:
         patch.setattr(engine, "_DECODERS", 1)
         patch.setattr(guard, "_LINGER", 0.3)
         settings = ServeOptions(port=0, state=str(state), precision="float32", **options)
-        predictor = keepmap.load(run, precision="float32")
-        with server.opened(run, predictor, settings, Silent()) as opened:
+        load = partial(keepmap.load, run, precision="float32")
+        with server.opened(run, load, settings, Silent()) as opened:
             thread = threading.Thread(target=opened.run)
             thread.start()
             while not opened.started and thread.is_alive():

@@ -6,7 +6,7 @@ import json
 import os
 import time
 import zlib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -103,5 +103,30 @@ def test_a_child_that_takes_too_much_ends_alone(
         os._exit(3)
 
     monkeypatch.setattr(decoder, "decode", wrong)
-    error = json.loads(decoder._apart(given(replace(task, seconds=0.2 if what == "sleep" else 9.0), b"x")))["error"]
+    line = json.dumps(asdict(given(replace(task, seconds=0.2 if what == "sleep" else 9.0), b"x")))
+    error = json.loads(next(decoder._apart([line + "\n"])))["error"]
     assert words in error["summary"] + error.get("found", "")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_decodes_image_after_image_until_one_fails(task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is told the process that it was answered by; the limit of a task is not that of the next."""
+
+    def told(task: Task) -> str:
+        if task.frame == 2:
+            os._exit(3)
+        if task.frame == 3:
+            time.sleep(0.3)
+        return json.dumps({"error": {}} if task.frame == 1 else {"pid": os.getpid()})
+
+    monkeypatch.setattr(decoder, "answer", told)
+    monkeypatch.setattr(decoder, "_IMAGES", 3)
+    given(task, b"x")
+    frames = (None, 3, 1, 0, 2, 0, 0, 0, 0)
+    tasks = [replace(task, frame=frame, seconds=0.2 if frame is None else 5.0) for frame in frames]
+    lines = (json.dumps(asdict(each)) + "\n" for each in tasks)
+    first, slow, failed, second, dead, *others = (json.loads(reply) for reply in decoder._apart(lines))
+    assert first["pid"] == slow["pid"] != os.getpid()
+    assert failed == {"error": {}} and "ended before" in dead["error"]["found"]
+    pids = [reply["pid"] for reply in others]
+    assert len({first["pid"], second["pid"], pids[0], pids[3]}) == 4 and pids[0] == pids[1] == pids[2]

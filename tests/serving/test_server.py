@@ -7,7 +7,9 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +18,7 @@ import pytest
 
 import keepmap
 from keepmap.errors import OptionError, OutputError, RunError
+from keepmap.inference.predictor import Predictor
 from keepmap.options import ServeOptions
 from keepmap.protocols import Silent
 from keepmap.serving import engine, server
@@ -35,9 +38,12 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "check_together", lambda *_: {})
 
 
+def loaded(run: Path) -> Callable[[], Predictor]:
+    return partial(keepmap.load, run, precision="float32")
+
+
 def opened(run: Path, state: Path, told: Silent, **options: Any) -> Any:
-    predictor = keepmap.load(run, precision="float32")
-    return server.opened(run, predictor, ServeOptions(port=0, state=str(state), **options), told)
+    return server.opened(run, loaded(run), ServeOptions(port=0, state=str(state), **options), told)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +111,7 @@ def test_a_port_that_was_not_chosen_leaves_nothing(
     run: Path, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(server, "cache_folder", lambda: tmp_path)
-    with server.opened(run, keepmap.load(run, precision="float32"), ServeOptions(port=0), Silent()) as served:
+    with server.opened(run, loaded(run), ServeOptions(port=0), Silent()) as served:
         (folder,) = (tmp_path / "serve").iterdir()
         port = urlsplit(served.address).port
         assert port and folder != server._default_folder(run, ServeOptions(port=port))
@@ -137,17 +143,16 @@ def test_port_and_folder_are_its_own(run: Path, tmp_path: Path, quick: None) -> 
         with pytest.raises(RunError, match="Another server keeps its jobs"):
             opened(run, tmp_path, Silent()).__enter__()
         port = int(served.address.rpartition(":")[2].rstrip("/"))
-        predictor = keepmap.load(run, precision="float32")
         taken = ServeOptions(port=port, state=str(tmp_path / "other"))
         with pytest.raises(OptionError, match="cannot be listened on"):
-            server.opened(run, predictor, taken, Silent()).__enter__()
+            server.opened(run, loaded(run), taken, Silent()).__enter__()
 
 
 def test_options_that_cannot_be(run: Path, tmp_path: Path, quick: None) -> None:
     for wrong in ({"port": 70000}, {"queue": 0}, {"receive": "soon"}, {"max_bytes": "much"}, {"host": "no.such.host."}):
         settings = ServeOptions(**{"port": 0, "state": str(tmp_path), **wrong})
         with pytest.raises(OptionError):
-            server.opened(run, keepmap.load(run, precision="float32"), settings, Silent()).__enter__()
+            server.opened(run, loaded(run), settings, Silent()).__enter__()
     (tmp_path / "file").write_text("")
     (tmp_path / "requests").mkdir(exist_ok=True)
     (tmp_path / "requests" / "mine").write_text("")

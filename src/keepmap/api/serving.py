@@ -5,6 +5,7 @@ Computes nothing itself: `serving` does.
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from keepmap.artefacts.loading import load_predictor
@@ -46,4 +47,5 @@ def serve(
     Raises OptionError for an address that is taken, OutputError, RunError, ArtefactError, MissingPackage.
     """
     options = from_arguments(ServeOptions, locals())
-    serve_model(Path(run), load_predictor(Path(run), options, network), options, progress or Silent())
+    load = partial(load_predictor, Path(run), options, network)
+    serve_model(Path(run), load, options, progress or Silent())

@@ -5,6 +5,7 @@ Knows the protocol class of uvicorn, and nothing of what is asked.
 
 from __future__ import annotations
 
+import socket
 from http import HTTPStatus
 from typing import Any
 
@@ -52,6 +53,8 @@ class _Bounded:
         self.base.connection_made(self, transport)
         self.waits = self.untaken = None
         transport.set_write_buffer_limits(0)
+        if (sock := transport.get_extra_info("socket")) is not None:  # else an answer waits 40 ms for its head's ack
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if len(self.connections) > self.most:
             self.leave(_MANY)
         else:

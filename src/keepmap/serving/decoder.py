@@ -1,15 +1,17 @@
 """A process that decodes images of strangers and nothing else: python -m keepmap.serving.decoder.
 
 Reads a task in JSON a line from stdin and answers with a line of JSON. Loads no network. Where the system can fork,
-each image has a child of its own with limits on its memory and its time.
+a child decodes them, with limits on memory and time for each; after one that it could not read there is a new child.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import signal
 import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +41,8 @@ _BAND = 1024
 """Rows that are decoded at a time."""
 _LONGEST = 1 << 20
 """Characters that an answer may have: GeoTIFF tags are in it."""
+_IMAGES = 100
+"""Images that a child decodes, one after the other: to fork costs more than to decode a small one."""
 
 
 @dataclass(frozen=True)
@@ -137,47 +141,94 @@ def _told(text: str, task: Task) -> str:
 
 
 def _limit(task: Task) -> None:
-    """Bound what this process may take from now on; the system ends it where it wants more."""
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    """Bound what this process may take for the task; the system ends it where it wants more."""
     signal.setitimer(signal.ITIMER_REAL, task.seconds)
     held = Path("/proc/self/statm")
     if held.exists():
         room = int(held.read_text().split()[0]) * resource.getpagesize() + task.memory_bytes
         room += Path(task.path).stat().st_size
-        resource.setrlimit(resource.RLIMIT_AS, (room, room))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (room, resource.getrlimit(resource.RLIMIT_AS)[1]))
 
 
-def _apart(task: Task) -> str:
-    """The line for a task, made in a child of this process; where it died, how."""
-    read, write = os.pipe()
-    if (child := os.fork()) == 0:
+class _Child:
+    """A copy of this process that decodes, under limits, until one of them or an image ends it."""
+
+    def __init__(self) -> None:
+        tasks, self._tasks = os.pipe()
+        self._answers, answers = os.pipe()
+        if (child := os.fork()) == 0:
+            try:
+                os.close(self._tasks)
+                os.close(self._answers)
+                _serve(tasks, answers)
+            finally:
+                os._exit(1)
+        os.close(tasks)
+        os.close(answers)
+        self._pid, self._reader = child, os.fdopen(self._answers)
+        self.images = 0
+
+    def answer(self, line: str) -> str:
+        """The line for a task, or "" where the child died."""
+        self.images += 1
         try:
-            os.close(read)
+            os.write(self._tasks, line.encode())
+        except BrokenPipeError:
+            return ""
+        reply = self._reader.readline(_LONGEST + 1)
+        return reply if reply.endswith("\n") else ""
+
+    def end(self) -> int:
+        """End the child; its exit code, or minus the signal that ended it before."""
+        os.close(self._tasks)
+        self._reader.close()
+        return os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+
+
+def _serve(tasks: int, answers: int) -> None:
+    """What a child does: a line for each line, until there are no more."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with os.fdopen(tasks) as lines:
+        for line in lines:
+            task = Task(**json.loads(line))
             _limit(task)
-            with os.fdopen(write, "w") as pipe:
-                pipe.write(answer(task))
-            os._exit(0)
-        finally:
-            os._exit(1)
-    os.close(write)
-    with os.fdopen(read) as pipe:
-        line = pipe.read(_LONGEST + 1)
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code == 0:
-        return line
+            reply = answer(task).encode() + b"\n"
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            while reply:
+                reply = reply[os.write(answers, reply) :]
+    os._exit(0)
+
+
+def _apart(lines: Iterable[str]) -> Iterator[str]:
+    """The lines for tasks, made in children: a new one after one that died, or failed, or decoded many images."""
+    child = None
+    gc.freeze()  # what a collection would touch in a child has to be copied for it
+    try:
+        for line in lines:
+            child = child or _Child()
+            reply = child.answer(line)
+            if not reply or '"error"' in reply or child.images == _IMAGES:
+                code, child = child.end(), None
+                reply = reply or _died(code, json.loads(line)["seconds"])
+            yield reply
+    finally:
+        if child is not None:
+            child.end()
+
+
+def _died(code: int, seconds: float) -> str:
     slow = code == -signal.SIGALRM
-    found = f"more than {task.seconds:g} s" if slow else "its decoder ended before it was done"
+    found = f"more than {seconds:g} s" if slow else "its decoder ended before it was done"
     error = {"summary": "The image cannot be decoded.", "found": found, "expected": "a whole image of common size"}
-    return json.dumps({"error": error})
+    return json.dumps({"error": error}) + "\n"
 
 
 def main() -> None:
     """Answer each task on stdin until it ends."""
-    apart = hasattr(os, "fork")
-    for line in sys.stdin:
-        task = Task(**json.loads(line))
-        sys.stdout.write((_apart(task) if apart else answer(task)) + "\n")
+    here = (answer(Task(**json.loads(line))) + "\n" for line in sys.stdin)
+    for reply in _apart(sys.stdin) if hasattr(os, "fork") else here:
+        sys.stdout.write(reply)
         sys.stdout.flush()
 
 

@@ -11,7 +11,8 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -63,15 +64,17 @@ class Server:
         return bool(self._uvicorn.started)
 
 
-def serve_model(path: Path, predictor: Predictor, options: ServeOptions, progress: Progress) -> None:
-    """Serve the model that was loaded from `path` until a signal comes. Raises OptionError, OutputError, RunError."""
-    with opened(path, predictor, options, progress) as server:
+def serve_model(path: Path, load: Callable[[], Predictor], options: ServeOptions, progress: Progress) -> None:
+    """Serve the model that `load` loads from `path` until a signal comes. Raises OptionError, OutputError, RunError."""
+    with opened(path, load, options, progress) as server:
         server.run()
         progress.say("stopped")
 
 
 @contextlib.contextmanager
-def opened(path: Path, predictor: Predictor, options: ServeOptions, progress: Progress) -> Iterator[Server]:
+def opened(
+    path: Path, load: Callable[[], Predictor], options: ServeOptions, progress: Progress
+) -> Iterator[Server]:
     """A server that is about to `run`; its folder is locked for as long as the block lasts."""
     options = replace(options, token=options.token or os.environ.get(TOKEN) or None)
     listening = _listen(options)
@@ -81,19 +84,25 @@ def opened(path: Path, predictor: Predictor, options: ServeOptions, progress: Pr
         shutil.rmtree(requests, ignore_errors=True)
         requests.mkdir(mode=0o700)
         try:
-            yield _server(path, predictor, options, progress, (folder, listening))
+            yield _server(path, load, options, progress, (folder, listening))
         finally:  # what was kept for a port that was not chosen is found by no later server
             shutil.rmtree(requests if options.state or options.port else folder, ignore_errors=True)
 
 
 def _server(
-    path: Path, predictor: Predictor, options: ServeOptions, progress: Progress, place: tuple[Path, socket.socket]
+    path: Path,
+    load: Callable[[], Predictor],
+    options: ServeOptions,
+    progress: Progress,
+    place: tuple[Path, socket.socket],
 ) -> Server:
     uvicorn: Any = external.load("uvicorn", PURPOSE)
     folder, listening = place
     port = listening.getsockname()[1]
-    runtime, metrics = predictor.runtime, Metrics()
-    found = check_together(runtime, predictor.dtype or "uint8")
+    with ThreadPoolExecutor(1) as thread:  # OpenMP keeps threads for each that computed; too many slow all of them
+        predictor = thread.submit(load).result()
+        runtime, metrics = predictor.runtime, Metrics()
+        found = thread.submit(check_together, runtime, predictor.dtype or "uint8").result()
     turns = InTurn(runtime)
     turns.together = frozenset(key for key, why in found.items() if not why)
     predictor.runtime = turns

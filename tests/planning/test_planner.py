@@ -84,7 +84,7 @@ def test_inversion_only_where_both_polarities_occur() -> None:
 @given(step=st.integers(1, 50), pace=st.floats(0.05, 3))
 @settings(deadline=None)
 def test_replanning_fills_the_rest_of_the_time(step: int, pace: float) -> None:
-    paced = replan(planned(seconds=300), step=step, seconds=step * pace)
+    paced = replan(planned(seconds=300), step=step, seconds=step * pace, pace=pace)
     validations = -(-paced.steps // paced.validate_every) * paced.validation_seconds
     assert paced.replanned_at == step
     assert paced.steps * pace + validations <= 300 + pace
@@ -151,7 +151,7 @@ def test_what_drawing_took_to_be_measured_is_off_the_time() -> None:
 
 def test_replanning_needs_a_time() -> None:
     with pytest.raises(ValueError, match="without a time"):
-        replan(planned(TrainOptions(steps=5)), step=2, seconds=1.0)
+        replan(planned(TrainOptions(steps=5)), step=2, seconds=1.0, pace=0.5)
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def test_a_fixed_interval_of_validation_costs_steps(every: int, seconds: float) 
     if plan.steps > 1:
         unused = seconds - plan.expected_seconds
         assert 0 <= unused <= plan.step_seconds * (every + 2) + 3 * plan.validation_seconds
-    paced = replan(plan, step=3, seconds=3 * plan.step_seconds)
+    paced = replan(plan, step=3, seconds=3 * plan.step_seconds, pace=plan.step_seconds)
     assert (paced.validate_every, paced.because["validate_every"]) == (every, FIXED)
 
 

@@ -120,7 +120,7 @@ def test_another_plan_is_refused_and_the_difference_named(run: RunFolder) -> Non
 
 
 def test_what_is_counted_anew_may_be_ahead_of_the_state(run: RunFolder) -> None:
-    ahead = replan(PLAN, step=3, seconds=2.0)
+    ahead = replan(PLAN, step=3, seconds=2.0, pace=0.5)
     changed = {field.name for field in fields(Plan) if getattr(ahead, field.name) != getattr(PLAN, field.name)}
     assert changed <= set(checkpoint._COUNTED)
     assert restore(engine(), run, ahead, Silent()).step == 2

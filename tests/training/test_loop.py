@@ -79,10 +79,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> type[Noise]:
             return now - self.start
 
     class Paced(Noise):
+        def took(self, step: int) -> float:
+            return 0.02
+
         def stream(self, first: int, progress: Progress) -> Iterator[tuple[int, Tensor, Tensor]]:
             nonlocal now
             for drawn in super().stream(first, progress):
-                now += 0.02
+                now += self.took(drawn[0])
                 yield drawn
 
     monkeypatch.setattr("keepmap.training.loop.Stopwatch", Watch)
@@ -224,6 +227,21 @@ def test_the_steps_are_counted_anew_once_at_the_real_pace(run: RunFolder, clock:
     assert rows["steps"]["value"] > 100
     assert at.step > 100
     assert at.seconds < 4.0
+
+
+def test_steps_that_read_their_images_first_do_not_count_for_the_pace(run: RunFolder, clock: type[Noise]) -> None:
+    """The first three take six times as long as the others."""
+
+    class Cold(clock):  # type: ignore[misc, valid-type]
+        def took(self, step: int) -> float:
+            return 0.12 if step < 3 else 0.02
+
+    plan = replace(PLAN, steps=60, seconds=10.0, step_seconds=0.1, validation_seconds=0.0, validate_every=200)
+    plan = replace(plan, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
+    at = fit(engine(), plan, Cold(), lambda: scores(0.5), run, Silent())
+    rows = json.loads(run.plan_file.read_text())
+    assert rows["step_seconds"]["value"] == pytest.approx(0.02, rel=0.01)
+    assert at.seconds > 9.5
 
 
 def test_a_training_that_used_its_time_up_says_so_and_is_not_taken_up_again(

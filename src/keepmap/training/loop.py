@@ -35,8 +35,8 @@ _REPORT_SECONDS = 10.0
 _MOST_BAD_LOSSES = 10
 _RESERVE = 0.01
 """Share of the time that is kept back for the last validation at least."""
-_PACE_SHARE, _PACE_STEPS = 0.1, 3
-"""Share of the time, and steps, after which the pace is known."""
+_PACE_FROM, _PACE_TO, _PACE_STEPS = 0.04, 0.1, 3
+"""Shares of the time between which the pace is taken, and its fewest steps: the first steps read images and warm up."""
 _SLACK = 1.3
 """How much longer than expected, or than the one before, a validation or a save may take."""
 
@@ -45,6 +45,7 @@ _SLACK = 1.3
 class _Training:
     """What a step, a validation and a save need to know. spent: seconds before this process, whose are in `watch`.
 
+    paced: step and seconds from which on the pace is taken.
     history: what this process saw; told: the kinds of remarks that it gave rise to.
     """
 
@@ -56,6 +57,7 @@ class _Training:
     spent: float
     watch: Stopwatch
     board: Board | None = None
+    paced: tuple[int, float] = (0, 0.0)
     history: History = field(default_factory=History)
     told: set[str] = field(default_factory=set)
 
@@ -95,7 +97,7 @@ def fit(
     of metrics.jsonl, too.
     """
     at = _begun(engine, run, plan, progress)
-    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board)
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board, (at.step, at.seconds))
     at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
         _keep_if_best(here, validate)
@@ -198,11 +200,14 @@ def _out_of_time(here: _Training) -> bool:
 def _at_real_pace(here: _Training, bar: Tracker) -> None:
     """Count the steps anew, once, when a tenth of the time has shown how long a step takes here."""
     plan, at = here.plan, here.at
-    if plan.seconds is None or plan.replanned_at or at.step < _PACE_STEPS or at.bad:
+    if plan.seconds is None or plan.replanned_at or at.bad:
         return
-    if at.seconds < _PACE_SHARE * plan.seconds and at.step < plan.steps:
+    if at.seconds < _PACE_FROM * plan.seconds and at.step < plan.steps // 2:
+        here.paced = at.step, at.seconds
+    steps, seconds = at.step - here.paced[0], at.seconds - here.paced[1]
+    if steps < _PACE_STEPS or (at.seconds < _PACE_TO * plan.seconds and at.step < plan.steps):
         return
-    here.plan = replan(plan, step=at.step, seconds=at.seconds)
+    here.plan = replan(plan, step=at.step, seconds=at.seconds, pace=seconds / steps)
     if here.engine.ranks.first:
         write_json(here.run.plan_file, here.plan.rows(), format=FORMAT)
     _save(here)

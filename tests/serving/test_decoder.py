@@ -85,6 +85,7 @@ def test_no_message_names_a_file(task: Task) -> None:
     for content in (b"", b"\x89PNG\r\n\x1a\n", b"II*\0" + bytes(9), b"BM" + bytes(50)):
         text = answer(given(task, content))
         assert "error" in json.loads(text) and "upload" not in text and str(Path(task.path).parent) not in text
+        assert "partner" not in text
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -137,7 +137,8 @@ def _told(text: str, task: Task) -> str:
         return "make it smaller, or cut it into parts"
     path = Path(task.path)
     named = text.replace(str(path), "The image", 1) if text.startswith(str(path)) else text
-    return named.replace(str(path), "the image").replace(path.name, "the image").replace("--frame N", "frame=N")
+    named = named.replace(str(path), "the image").replace(path.name, "the image").replace("--frame N", "frame=N")
+    return named.removesuffix(", or remove it together with its partner")
 
 
 def _limit(task: Task) -> None:

@@ -52,7 +52,7 @@ async def receive(chunks: AsyncIterator[bytes], content_type: str, target: Path)
     if not received.size:
         raise refusal(
             400, "The request holds no image.", found="0 bytes",
-            expected="an image as the body, or as a file in a form", do="curl --data-binary @image.png",
+            expected="an image as the body, or as a file in a form", do="choose an image that is not empty",
         )
     return received
 

@@ -198,6 +198,43 @@ def memory(results: Sequence[Result]) -> str:
     )
 
 
+def prediction(results: Sequence[Result]) -> str:
+    """Large images beside one pass and MONAI, parts beside the whole, and jobs that were killed."""
+    parts = {result["name"].removeprefix("prediction-"): result for result in results}
+    large = sorted((row for row in results if "network" in row), key=lambda row: (row["network"], row["side"]))
+    lines = ["## Prediction of large images\n"]
+    if large:
+        rows = [
+            [
+                f"{row['network']}, {row['side']} px", row["memory"], number(row["keepmap"]["peak_mib"], 0),
+                number(row["keepmap"]["seconds"], 0), number(row["per_megapixel_ratio"], 2),
+            ]
+            for row in large
+        ]  # fmt: skip
+        head = ["`keepmap predict`", "`--memory`", "peak MiB", "seconds", "seconds per pixel over those of a pass"]
+        lines.append(f"{table(head, rows)}\nA pass is of 1024 x 1024 px, in memory; the others read and write files.\n")
+    beside = [
+        [
+            f"{row['network']}, {row['side']} px, {name}", number(found["peak_mib"], 0), number(found["seconds"], 0),
+            f"{found['labels_that_differ']:.1e}", row["float32"]["reference"],
+        ]
+        for row in large if "float32" in row
+        for name, found in (("keepmap", row["float32"]["keepmap"]), ("MONAI", row["float32"]["monai"]))
+    ]  # fmt: skip
+    if beside:
+        head = ["float32", "peak MiB", "seconds", "labels that differ", "from those of"]
+        lines.append(f"{table(head, beside)}\nMONAI: `sliding_window_inference`, Gaussian, overlap 0.25. Weights are random, so that classes are close to each other.\n")
+    if exact := parts.get("exact"):
+        worst = ", ".join(f"{kind} {value:.0e}" for kind, value in exact["largest_difference"].items())
+        lines.append(f"* Largest difference to one pass over {exact['draws']} draws, of the largest logit: {worst}.")
+    if kills := parts.get("kills"):
+        lines.append(
+            f"* Killed at random moments of {kills['seconds']:.0f} s and gone on: {kills['same']} of {kills['tries']} "
+            f"with the same bytes; {kills['entered_on_the_way']} went on within the image."
+        )
+    return "\n".join([*lines, f"\n{provenance(results)}"])
+
+
 def check(results: Sequence[Result]) -> str:
     """Speed and memory of check."""
     result = results[0]
@@ -388,6 +425,7 @@ SECTIONS: dict[str, Callable[[Sequence[Result]], str]] = {
     "speed": speed,
     "throughput": throughput,
     "export": export,
+    "prediction": prediction,
     "peers": peers,
     "memory": memory,
     "check": check,

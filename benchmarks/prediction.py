@@ -1,11 +1,12 @@
 """Prediction of large images: memory and time beside one pass and MONAI, bands and tiles against the whole, and kills.
 
 usage: python benchmarks/prediction.py [large exact kills] [--sides 5000 10000 20000] [--monai 5000 10000] [--tries 20]
-       [--draws 200] [--networks unet encoder_unet] [--memory 1G] [--again]
+       [--draws 200] [--networks unet encoder_unet] [--memory 1G] [--whole 12G] [--again]
 Weights are random, which changes neither memory nor time. Each row is a result of its own, so that a run that was
-stopped goes on with the next; --again measures anew. MONAI's windows are computed by keepmap's own pass, so that only
-the method differs; they are as large as the pass beside it. Peak is the largest resident size of a process, Python and
-torch included. Linux or macOS.
+stopped goes on with the next; --again measures anew. MONAI's windows are computed by keepmap's own pass, and both in
+float32, so that only the method differs; they are as large as the pass beside it. Their labels are held against those
+of one pass over the whole image in float32 where that fits in --whole, else against keepmap's in float32. Peak is the
+largest resident size of a process, Python and torch included. Linux or macOS.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import tifffile
@@ -33,6 +34,7 @@ from keepmap.data.masks import read_mask
 from keepmap.geometry.tiles import round_up
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
+from keepmap.options import Precision
 from keepmap.resources import Stopwatch
 from keepmap.runtime.torch_runtime import TorchRuntime
 from memory import peak_of
@@ -80,15 +82,15 @@ def write_image(path: Path, side: int) -> Path:
     return path
 
 
-def child(task: str, run: Path, image: Path, out: Path, memory: str) -> None:
+def child(task: str, run: Path, image: Path, out: Path, memory: str, precision: Precision) -> None:
     """What a process of its own does: `pass`, `keepmap` or `monai`. Writes OUT.json with the seconds it took."""
     if task == "keepmap":
         watch = Stopwatch()
         lines = Lines()
-        keepmap.predict(run, image, out, memory=memory, progress=lines)
+        keepmap.predict(run, image, out, memory=memory, precision=precision, progress=lines)
         found: dict[str, Any] = {"seconds": watch.seconds, "said": lines.said}
     else:
-        predictor = keepmap.load(run, memory=memory)
+        predictor = keepmap.load(run, memory=memory, precision=precision)
         work = one_pass if task == "pass" else windows_of_monai
         found = {"seconds": work(predictor, image, out)}
     out.with_suffix(".json").write_text(json.dumps(found), encoding="utf-8")
@@ -131,9 +133,11 @@ def windows_of_monai(predictor: Predictor, image: Path, out: Path) -> float:
     return watch.seconds
 
 
-def in_process(task: str, run: Path, image: Path, out: Path, memory: str) -> dict[str, Any]:
+def in_process(
+    task: str, run: Path, image: Path, out: Path, memory: str, precision: Precision = "auto"
+) -> dict[str, Any]:
     """The seconds and peak of `child`, and what it found."""
-    _, peak = peak_of([sys.executable, __file__, "child", task, *map(str, (run, image, out)), memory])
+    _, peak = peak_of([sys.executable, __file__, "child", task, *map(str, (run, image, out)), memory, precision])
     return {"peak_mib": peak / 2**20, **json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))}
 
 
@@ -154,12 +158,28 @@ def large(folder: Path, options: argparse.Namespace) -> None:
             peak, seconds = ours["peak_mib"], ours["seconds"]
             print(f"{name} {side}: {peak:.0f} MiB, {seconds:.0f} s, {rate:.2f} of a pass", flush=True)
             if side in options.monai:
-                row["monai"] = in_process("monai", run, image, folder / "monai", options.memory)
-                mine, theirs = read_mask(folder / f"{name}-{side}" / image.name), np.load(folder / "monai.npy")
-                row["monai"]["labels_that_differ"] = float(np.mean(mine != theirs))
-                print(f"  MONAI {row['monai']}", flush=True)
+                row["float32"] = beside_monai(folder, run, image, options)
+                print(f"  float32: {row['float32']}", flush=True)
             write_result(result, row)
             image.unlink()
+
+
+def beside_monai(folder: Path, run: Path, image: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """keepmap and MONAI in float32, each with the share of labels that are not those of the reference."""
+    both = {
+        name: in_process(name, run, image, folder / f"float32-{name}", options.memory, "float32")
+        for name in ("keepmap", "monai")
+    }
+    mine = read_mask(folder / "float32-keepmap" / image.name)
+    masks = {"keepmap": mine, "monai": np.load(folder / "float32-monai.npy")}
+    wanted, reference = mine, "keepmap"
+    whole = keepmap.load(run, memory=options.whole, precision="float32")
+    if whole.plan_way(*wanted.shape).kind == "one pass":
+        in_process("keepmap", run, image, folder / "whole", options.whole, "float32")
+        wanted, reference = read_mask(folder / "whole" / image.name), "one pass"
+    for name, mask in masks.items():
+        both[name]["labels_that_differ"] = float(np.mean(mask != wanted))
+    return {"reference": reference, **both}
 
 
 def exact(folder: Path, options: argparse.Namespace) -> None:
@@ -177,7 +197,10 @@ def exact(folder: Path, options: argparse.Namespace) -> None:
 
 
 def differences(name: str, settings: dict[str, Any], seed: int, random: np.random.Generator) -> dict[str, float]:
-    """One draw of a size, a band, a tile and the offset of a grid -> the difference of each way to one pass."""
+    """One draw of a size, a band, a tile and the offset of a grid -> the difference of each way to one pass.
+
+    Infinite where a pixel was left out or is no number.
+    """
     torch.manual_seed(seed)
     network = build_network(name, channels=1, classes=3, options=settings)
     network.set_normalisation([100.0], [60.0])
@@ -211,7 +234,8 @@ def differences(name: str, settings: dict[str, Any], seed: int, random: np.rando
         first = halo[0] * (top > 0), halo[0] * (left > 0)
         apart = np.abs(moved - whole[:, top:, left:])[:, first[0] :, first[1] :]
         found["another grid"] = float(apart.max(initial=0.0))
-    return {kind: difference / float(np.abs(whole).max()) for kind, difference in found.items()}
+    scale = float(np.abs(whole).max())
+    return {kind: float(np.nan_to_num(each / scale, nan=np.inf, posinf=np.inf)) for kind, each in found.items()}
 
 
 def kills(folder: Path, options: argparse.Namespace) -> None:
@@ -267,8 +291,8 @@ PARTS: dict[str, Part] = {"large": large, "exact": exact, "kills": kills}
 def main() -> None:
     """Measure the parts that are asked for."""
     if sys.argv[1:2] == ["child"]:
-        task, run, image, out, memory = sys.argv[2:]
-        child(task, Path(run), Path(image), Path(out), memory)
+        task, run, image, out, memory, precision = sys.argv[2:]
+        child(task, Path(run), Path(image), Path(out), memory, cast(Precision, precision))
         return
     parser = argparse.ArgumentParser()
     parser.add_argument("parts", nargs="*", choices=[*PARTS, []], default=list(PARTS))
@@ -276,6 +300,7 @@ def main() -> None:
     parser.add_argument("--monai", type=int, nargs="*", default=[5000, 10_000])
     parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
     parser.add_argument("--memory", default="1G")
+    parser.add_argument("--whole", default="12G")
     parser.add_argument("--draws", type=int, default=200)
     parser.add_argument("--tries", type=int, default=20)
     parser.add_argument("--kill-side", type=int, default=4000)

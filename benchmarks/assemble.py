@@ -223,7 +223,10 @@ def prediction(results: Sequence[Result]) -> str:
     ]  # fmt: skip
     if beside:
         head = ["float32", "peak MiB", "seconds", "labels that differ", "from those of"]
-        lines.append(f"{table(head, beside)}\nMONAI: `sliding_window_inference`, Gaussian, overlap 0.25. Weights are random, so that classes are close to each other.\n")
+        lines.append(
+            f"{table(head, beside)}\nMONAI: `sliding_window_inference`, Gaussian, overlap 0.25. Weights are random, so "
+            "that classes are close to each other.\n"
+        )
     if exact := parts.get("exact"):
         worst = ", ".join(f"{kind} {value:.0e}" for kind, value in exact["largest_difference"].items())
         lines.append(f"* Largest difference to one pass over {exact['draws']} draws, of the largest logit: {worst}.")

@@ -504,6 +504,35 @@ def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypa
         predict_files(forced, images, tmp_path / "forced")
 
 
+def test_a_lack_of_memory_ends_no_job_of_many_images_of_one_size(predictor, tmp_path, monkeypatch) -> None:
+    """Those whose headers were read before are tiled in groups that were made for one pass."""
+    images = [save(tmp_path / f"{number:02}.png", 200, 230) for number in range(20)]
+    monkeypatch.setattr(batching, "_PIXELS", 200 * 230 * 3)
+    monkeypatch.setattr(predictor.runtime, "unstreamable", "it is so")
+    generous = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30)
+    run = predictor.runtime.run
+
+    def narrow(x, output="labels"):
+        if x.shape[2] * x.shape[3] > 20_000:
+            raise OutOfMemory("too much")
+        return run(x, output)
+
+    monkeypatch.setattr(predictor.runtime, "run", narrow)
+    found = predict_files(generous, images, tmp_path / "out")
+    assert len({path.read_bytes() for path in found}) == 1
+
+
+def test_an_image_under_way_that_now_fits_one_pass_goes_on_among_others(predictor, tmp_path, monkeypatch) -> None:
+    images, out = [save(tmp_path / f"{name}.png", 200, 230) for name in "ab"], tmp_path / "out"
+    tiled = Predictor(predictor.runtime, predictor.labels, memory_bytes=400_000)
+    monkeypatch.setattr(files, "_SAVED_EVERY", 0)
+    stop_after(monkeypatch, 4, tiled, images, out, about={})
+    monkeypatch.setattr(batching, "_PIXELS", 2**20)
+    told = Told()
+    assert len(predict_files(predictor, images, out, PredictOptions(resume=True), about={}, progress=told)) == 2
+    assert "goes on at" in told.lines[0]
+
+
 def strange(folder: Path) -> dict[str, str]:
     """Images as rows 23 to 31 of the list of faults have them -> what is said of them, "" where they are predicted."""
     folder.mkdir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 
@@ -31,12 +31,16 @@ class Factory:
         self.read_ahead += 1
         return item
 
-    def compute(self, several: Sequence[int]) -> list[int]:
+    def compute(self, several: Sequence[int]) -> Iterator[int | DataError]:
         self.largest = max(self.largest, self.read_ahead - sum(map(len, self.groups)))
         self.groups.append(list(several))
         for item in several:
-            self.fail(item, 2)
-        return [-item for item in several]
+            try:
+                self.fail(item, 2)
+            except DataError as error:
+                yield error
+            else:
+                yield -item
 
     def write(self, item: int) -> int:
         self.threads.add(threading.current_thread().name.split("_")[0])
@@ -76,7 +80,7 @@ def test_a_failure_is_about_its_item_alone(step: int) -> None:
     assert isinstance(dict(outcome)[step], DataError)
     assert factory.written == [1, 2, 3, 4]
     together = Factory(most=4)
-    assert len(together.run([2, 100, 4])) == 3
+    assert len(together.run([2, step, 4])) == 3
     assert together.written == [2, 4]
 
 
@@ -88,4 +92,9 @@ def test_another_error_ends_all_when_what_was_computed_is_written(step: int, err
         factory.run([1, 2, step, *range(3, 30)])
     assert factory.written[:2] == [1, 2]
     assert len(factory.written) < 8
+    if step == 200:
+        several = Factory(most=4, error=error)
+        with pytest.raises(error):
+            several.run([2, 4, step, 6])
+        assert several.written == [2, 4]
     assert not [t for t in threading.enumerate() if t.name.startswith("keepmap-")]

@@ -6,9 +6,10 @@ Knows neither networks nor file formats. Names are planned in `jobs`, the overla
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -196,14 +197,24 @@ class _Work:
         held = _Held(source)
         return _Read(job, held, way, self._predictor.read(held))
 
-    def compute(self, several: Sequence[_Read]) -> list[_Computed]:
-        """The label maps of images, in their sinks."""
-        if len(several) == 1:
-            return [self._alone(several[0])]
-        try:
-            parts = self._batches.run([read.image for read in several if read.image is not None])
-        except OutOfMemory:
-            return [self._alone(read) for read in several]
+    def compute(self, several: Sequence[_Read]) -> Iterator[_Computed | DataError]:
+        """The label maps of images, in their sinks, or why there is none, one after the other."""
+        images = [read.image for read in several if read.image is not None]
+        parts = None
+        if len(several) > 1 and len(images) == len(several):  # the memory may be less since their headers were read
+            with contextlib.suppress(OutOfMemory):
+                parts = self._batches.run(images)
+        if parts is not None:
+            yield from self._together(several, parts)
+            return
+        for read in several:
+            try:
+                found: _Computed | DataError = self._alone(read)
+            except DataError as error:
+                found = error
+            yield found
+
+    def _together(self, several: Sequence[_Read], parts: Sequence[Array]) -> list[_Computed]:
         computed = []
         with ExitStack() as opened:  # where one cannot be delivered, the files of those before it go too
             for read, part in zip(several, parts, strict=True):

@@ -6,7 +6,7 @@ Knows neither files nor images, only three functions and how much may wait betwe
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -27,12 +27,12 @@ class Stages(Generic[Item, Read, Computed, Result]):
     """What is done with items, in three steps; a DataError in one of them is about the item that it works on.
 
     read:    in a thread, ahead. write: in another thread, behind.
-    compute: here, on one item, or on several of one kind, none of which may fail.
+    compute: here, on one item, or on several of one kind: for each, in order, what was computed or the DataError.
     kind:    of an item, and how many of that kind may be computed together. weight: bytes of an item that was read.
     """
 
     read: Callable[[Item], Read]
-    compute: Callable[[Sequence[Read]], Sequence[Computed]]
+    compute: Callable[[Sequence[Read]], Iterable[Computed | DataError]]
     write: Callable[[Computed], Result]
     kind: Callable[[Item], tuple[Hashable, int]]
     weight: Callable[[Item], int]
@@ -71,13 +71,12 @@ def overlapped(
             together, failed = _next_group(ahead, stages)
             yield from failed
             read_ahead()
-            try:
-                computed = stages.compute([read for _, read in together]) if together else []
-            except DataError as error:
-                yield from ((item, error) for item, _ in together)
-                continue
+            computed = stages.compute([read for _, read in together]) if together else ()
             for (item, _), one in zip(together, computed, strict=True):
-                behind.append((item, writer.submit(stages.write, one)))
+                if isinstance(one, DataError):
+                    yield item, one
+                else:
+                    behind.append((item, writer.submit(stages.write, one)))
             yield from written(_BEHIND)
         yield from written(0)
     finally:

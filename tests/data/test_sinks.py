@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from keepmap.data import sinks
+from keepmap.data import sinks, zarr_image
 from keepmap.data.images import open_image
 from keepmap.data.masks import declared_nodata, read_mask
 from keepmap.data.tiff_tags import METRES
@@ -194,6 +194,20 @@ def test_values_of_colours_are_written_as_their_colours(tmp_path: Path, suffix: 
         with Image.open(path) as image:
             assert np.array_equal(np.asarray(image.convert("RGB")), unpack_colours(values))
     assert np.array_equal(read_mask(path), values)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".zarr"])
+def test_large_masks_of_colours_are_unpacked_in_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    values = (np.indices((700, 2100)).sum(0) % 250 << 8 | COLOUR + 1).astype(np.uint32)
+    sizes = []
+    for module in (sinks, zarr_image):
+        monkeypatch.setattr(module, "unpack_colours", lambda part: sizes.append(part.size) or unpack_colours(part))
+    with sinks.open_sink(tmp_path / f"m{suffix}", values.shape, values.dtype) as sink:
+        sink.write((slice(0, 700), slice(0, 2100)), values)
+    assert np.array_equal(read_mask(tmp_path / f"m{suffix}"), values)
+    assert max(sizes) <= 512 * 2100
 
 
 @pytest.mark.parametrize("suffix", [".tif", ".ome.tif", ".zarr"])

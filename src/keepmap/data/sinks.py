@@ -5,6 +5,7 @@ Does not know what the values mean, nor in which order the windows come.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -241,27 +242,40 @@ def _encode_png(array: Array, path: Path, geometry: Geometry, _: float | None) -
 
 
 def _encode_tiff(array: Array, path: Path, geometry: Geometry, nodata: float | None) -> None:
-    tile = (_TILE, _TILE) if max(array.shape) > _TILED else None
+    coloured, tiled = array.dtype == np.uint32, max(array.shape) > _TILED
     ome = path.name.lower().removesuffix(".partial").endswith((".ome.tif", ".ome.tiff"))
-    pixels = _shown(array)
-    axes = "YX"
-    colour: Literal["rgb", "minisblack"] = "minisblack"
-    if pixels.ndim == 3:
-        axes, colour = "YXS", "rgb"
+    shape, dtype = ((*array.shape, 3), np.dtype(np.uint8)) if coloured else (array.shape, array.dtype)
+    axes = "YXS" if coloured else "YX"
+    colour: Literal["rgb", "minisblack"] = "rgb" if coloured else "minisblack"
     tifffile.imwrite(
-        path, pixels, photometric=colour, compression="zlib", predictor=False, tile=tile, bigtiff=pixels.nbytes > _BIG,
+        path, _colour_tiles(array) if coloured and tiled else _shown(array), shape=shape, dtype=dtype,
+        photometric=colour, compression="zlib", predictor=False, tile=(_TILE, _TILE) if tiled else None,
+        bigtiff=math.prod(shape) * dtype.itemsize > _BIG,
         **tiff_options(geometry, nodata, ome_axes=axes if ome else None),
     )  # fmt: skip
 
 
+def _colour_tiles(values: Array) -> Iterator[npt.NDArray[np.uint8]]:
+    """The tiles (_TILE, _TILE, 3) of a colour-coded mask, row by row; black beyond its end."""
+    for top in range(0, values.shape[0], _TILE):
+        for left in range(0, values.shape[1], _TILE):
+            part = unpack_colours(values[top : top + _TILE, left : left + _TILE])
+            missing = [(0, _TILE - side) for side in part.shape[:2]]
+            yield np.pad(part, (*missing, (0, 0)))
+
+
 def _encode_zarr(array: Array, path: Path, geometry: Geometry, _: float | None) -> None:
-    pixels = _shown(array)
-    write_zarr(np.moveaxis(pixels, -1, 0) if pixels.ndim == 3 else pixels, path, geometry)
+    write_zarr(array, path, geometry)
 
 
 def _shown(array: Array) -> Array:
     """Label values as files hold them: colours (H, W, 3), numbers as they are."""
-    return unpack_colours(array) if array.dtype == np.uint32 else array
+    if array.dtype != np.uint32:
+        return array
+    colours = np.empty((*array.shape, 3), np.uint8)
+    for top in range(0, array.shape[0], _TILE):
+        colours[top : top + _TILE] = unpack_colours(array[top : top + _TILE])
+    return colours
 
 
 _TIFF = _Writer(True, _encode_tiff, whole_file)

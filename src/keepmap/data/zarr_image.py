@@ -16,6 +16,7 @@ import numpy as np
 from keepmap import external
 from keepmap.data import headers
 from keepmap.data.arrays import ArrayImage, guess_axes
+from keepmap.data.values import unpack_colours
 from keepmap.errors import DataError, KeepmapError
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Geometry
@@ -129,25 +130,30 @@ def _names(stages: Any) -> Iterator[str]:
 
 
 def write_zarr(array: Array, path: Path, geometry: Geometry) -> None:
-    """Write a mask (H, W), or colours (3, H, W), as an OME-Zarr (0.4) folder of one level, chunk row by chunk row."""
+    """Write a mask (H, W) as an OME-Zarr (0.4) folder of one level, chunk row by chunk row.
+
+    Values of colours, uint32, become colours (3, H, W) uint8.
+    """
     zarr = external.load("zarr", _PURPOSE)
+    coloured = array.dtype == np.uint32
+    shape, dtype = ((3, *array.shape), np.dtype(np.uint8)) if coloured else (array.shape, array.dtype)
     group = zarr.open_group(zarr.storage.LocalStore(path), mode="w", zarr_format=2)
     unit = {"unit": geometry.unit} if geometry.unit else {}
-    channel = [{"name": "c", "type": "channel"}] * (array.ndim - 2)
-    scale = [*[1.0] * (array.ndim - 2), *(geometry.spacing or (1.0, 1.0))]
+    channel = [{"name": "c", "type": "channel"}] * coloured
+    scale = [*[1.0] * coloured, *(geometry.spacing or (1.0, 1.0))]
     steps: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
     if any(geometry.origin):
-        steps.append({"type": "translation", "translation": [*[0.0] * (array.ndim - 2), *geometry.origin]})
+        steps.append({"type": "translation", "translation": [*[0.0] * coloured, *geometry.origin]})
     image = {
         "version": "0.4",
         "axes": [*channel, *({"name": name, "type": "space", **unit} for name in "yx")],
         "datasets": [{"path": "0", "coordinateTransformations": steps}],
     }
     group.attrs.put({"multiscales": [image]})
-    chunks = tuple(min(_CHUNK, side) for side in array.shape)
+    chunks = tuple(min(_CHUNK, side) for side in shape)
     stored = group.create_array(
-        "0", shape=array.shape, chunks=chunks, dtype=array.dtype, chunk_key_encoding={"name": "v2", "separator": "/"}
+        "0", shape=shape, chunks=chunks, dtype=dtype, chunk_key_encoding={"name": "v2", "separator": "/"}
     )
-    for top in range(0, array.shape[-2], _CHUNK):
-        rows = (..., slice(top, top + _CHUNK), slice(None))
-        stored[rows] = array[rows]
+    for top in range(0, array.shape[0], _CHUNK):
+        rows = array[top : top + _CHUNK]
+        stored[..., top : top + _CHUNK, :] = np.moveaxis(unpack_colours(rows), -1, 0) if coloured else rows

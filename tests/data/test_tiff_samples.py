@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from keepmap.data import tiff_samples
+from keepmap.data import headers, tiff_samples
 from keepmap.data.tiff_plane import TiffPlane
 from keepmap.errors import DataError
 from keepmap.options import ImageOptions
@@ -70,9 +70,28 @@ def test_decoded_tiles_are_kept_up_to_a_limit(tmp_path: Path, monkeypatch: pytes
     assert np.array_equal(plane.read((slice(3, 9), slice(1, 60)))[..., 0], array[3:9, 1:60])
     monkeypatch.setattr(tiff_samples, "_KEPT_BYTES", 600)
     tifffile.imwrite(path, array, compression="zlib", tile=(16, 16))
-    plane = TiffPlane(path)
-    plane.read()
-    assert len(plane._samples._kept) == 2
+    for most, kept in ((headers.KEPT_ROW_BYTES, 4), (0, 2)):
+        monkeypatch.setattr(headers, "KEPT_ROW_BYTES", most)
+        plane = TiffPlane(path)
+        plane.read()
+        assert len(plane._samples._kept) == kept
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+def test_bands_decode_each_tile_once_however_large_a_row_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, planar: str
+) -> None:
+    array = RNG.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+    stored = array if planar == "contig" else array.transpose(2, 0, 1)
+    options = {"photometric": "rgb", "planarconfig": planar, "compression": "zlib", "tile": (16, 16)}
+    tifffile.imwrite(tmp_path / "x.tif", stored, **options)
+    monkeypatch.setattr(tiff_samples, "_KEPT_BYTES", 600)
+    plane = TiffPlane(tmp_path / "x.tif")
+    decode, numbers = plane._samples._decode, []
+    plane._samples._decode = lambda data, number, **given: numbers.append(number) or decode(data, number, **given)
+    for top in range(0, 48, 6):
+        assert np.array_equal(plane.read((slice(top, top + 6), slice(0, 64))), array[top : top + 6])
+    assert len(numbers) == len(set(numbers)) == 12 * (1 if planar == "contig" else 3)
 
 
 def test_a_missing_tile_is_zero(tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_strange_description_means_no_pixel_size(tmp_path: Path, description: 
 
 
 @given(
-    st.floats(1e-3, 1e3), st.floats(1e-3, 1e3), st.sampled_from(sorted(METRES)), st.sampled_from(["m.tif", "m.ome.tif"])
+    st.floats(3e-3, 1e3), st.floats(3e-3, 1e3), st.sampled_from(sorted(METRES)), st.sampled_from(["m.tif", "m.ome.tif"])
 )
 @settings(max_examples=40, deadline=None)
 def test_a_mask_has_the_pixel_size_of_its_image(
@@ -63,6 +63,10 @@ def test_a_mask_has_the_pixel_size_of_its_image(
     found = np.multiply(plane.geometry.spacing, METRES[plane.geometry.unit])
     np.testing.assert_allclose(found, np.multiply((height, width), METRES[unit]), rtol=1e-4)
     assert np.array_equal(plane.read()[..., 0], GREY)
+
+
+def test_a_pixel_too_small_for_the_tag_has_no_size(tmp_path: Path) -> None:
+    assert written(tmp_path / "m.tif", Geometry((0.001, 0.001), "nanometer")).geometry == Geometry()
 
 
 def test_an_unknown_unit_is_not_guessed(tmp_path: Path) -> None:

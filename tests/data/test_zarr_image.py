@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmap import external
+from keepmap.data import headers
 from keepmap.data.zarr_image import is_zarr_folder, open_zarr, write_zarr
 from keepmap.errors import DataError, MissingPackage
 from keepmap.options import ImageOptions
@@ -52,6 +53,10 @@ def test_what_zarr_writes_is_read_whole_and_by_window(
     assert np.array_equal(source.read(), array)
     window = slice(2, height), slice(1, width - 2)
     assert np.array_equal(source.read(window), array[:, window[0], window[1]])
+    step = data.draw(st.integers(1, 12))
+    for top in range(data.draw(st.integers(0, 5)), height, step):
+        rows = slice(top, min(top + step, height))
+        assert np.array_equal(source.read((rows, window[1])), array[:, rows, window[1]])
 
 
 @pytest.mark.parametrize("version", [2, 3])
@@ -91,6 +96,25 @@ def test_a_window_needs_no_other_chunk(tmp_path: Path) -> None:
     assert np.array_equal(source.read((slice(32, 48), slice(16, 32)))[0], array[32:48, 16:32])
     with pytest.raises(DataError, match=r"x\.zarr is damaged"):
         source.read()
+
+
+@pytest.mark.parametrize(("axes", "bytes_", "times"), [("yxc", 10**6, 1), ("cyx", 10**6, 1), ("yxc", 0, 3)])
+def test_bands_decode_each_chunk_once(tmp_path: Path, monkeypatch, axes: str, bytes_: int, times: int) -> None:
+    array = RNG.integers(0, 250, (40, 20, 3)).astype(np.uint8)
+    stored = array if axes == "yxc" else array.transpose(2, 0, 1)
+    chunks = tuple({"y": 16, "x": 8, "c": 3}[axis] for axis in axes)
+    zarr.create_array(tmp_path / "x.zarr", data=stored, chunks=chunks, dimension_names=list(axes))
+    monkeypatch.setattr(headers, "KEPT_ROW_BYTES", bytes_)
+    read: list[str] = []
+    get = zarr.storage.LocalStore.get
+    monkeypatch.setattr(zarr.storage.LocalStore, "get", lambda self, key, **o: read.append(key) or get(self, key, **o))
+    source = open_zarr(tmp_path / "x.zarr", ImageOptions())
+    read.clear()
+    for top in range(0, 40, 10):
+        rows = slice(top, top + 10), slice(0, 20)
+        assert np.array_equal(source.read(rows), array[rows].transpose(2, 0, 1))
+    assert max(read.count(key) for key in read) == times
+    assert len(set(read)) == 9
 
 
 def test_a_giant_is_read_by_window_and_a_giant_chunk_is_refused(tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ SUFFIXES = {
 
 FORMATS = "PNG, JPEG, TIFF, WebP, BMP, GIF, NumPy or Zarr (" + ", ".join(SUFFIXES) + ")"
 
+KEPT_ROW_BYTES = 256 << 20
+"""Of a row of tiles or chunks that a reader keeps whole, so that low windows decode each of them once."""
+
 _COLOURS = 4
 """Channels that a pixel may have before it counts as several."""
 

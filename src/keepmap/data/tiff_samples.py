@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ import numpy as np
 import tifffile
 
 from keepmap.data import headers
+from keepmap.geometry.tiles import round_up
 from keepmap.protocols import Array
 
 _KEPT_BYTES = 64 << 20
@@ -67,28 +69,31 @@ class SegmentSamples:
         jpeg = key.compression in _JPEG
         self._tables = [{"jpegtables": p.jpegtables, "jpegheader": key.jpegheader} if jpeg else {} for p in pages]
         self._kept: OrderedDict[tuple[int, int], Array] = OrderedDict()
+        self._bound = _KEPT_BYTES
 
     def read(self, rows: slice, columns: slice) -> Array:
         """The samples (h, w, C)."""
         shape = rows.stop - rows.start, columns.stop - columns.start, self._samples * len(self._places)
         out = np.zeros(shape, self._dtype)
         width = self._samples // self._planes  # channels of one segment
+        high, wide = self._extent
+        row = high * (round_up(columns.stop, wide) - columns.start // wide * wide) * shape[2] * self._dtype.itemsize
+        self._bound = row if _KEPT_BYTES < row <= headers.KEPT_ROW_BYTES else _KEPT_BYTES
         with self._path.open("rb") as file:
-            for page in range(len(self._places)):
-                for plane in range(self._planes):
-                    first = page * self._samples + plane * width
-                    for number, top, left in self._touched(plane, rows, columns):
-                        segment = self._segment(file, page, number)
-                        _paste(out[..., first : first + width], segment, top - rows.start, left - columns.start)
+            for page, plane, number, top, left in self._touched(rows, columns):
+                first = page * self._samples + plane * width
+                segment = self._segment(file, page, number)
+                _paste(out[..., first : first + width], segment, top - rows.start, left - columns.start)
         return out
 
-    def _touched(self, plane: int, rows: slice, columns: slice) -> Iterator[tuple[int, int, int]]:
-        """The segments of a plane that overlap the window: number, first row, first column."""
+    def _touched(self, rows: slice, columns: slice) -> Iterator[tuple[int, int, int, int, int]]:
+        """The segments that overlap the window, row by row: page, plane, number, first row, first column."""
         (high, wide), (height, width) = self._extent, self._size
         down, across = math.ceil(height / high), math.ceil(width / wide)
         for i in range(rows.start // high, math.ceil(rows.stop / high)):
-            for j in range(columns.start // wide, math.ceil(columns.stop / wide)):
-                yield (plane * down + i) * across + j, i * high, j * wide
+            for page, plane in product(range(len(self._places)), range(self._planes)):
+                for j in range(columns.start // wide, math.ceil(columns.stop / wide)):
+                    yield page, plane, (plane * down + i) * across + j, i * high, j * wide
 
     def _segment(self, file: IO[bytes], page: int, number: int) -> Array:
         """One strip or tile (h, w, c); a missing one has no rows, and what it covers stays 0."""
@@ -105,7 +110,7 @@ class SegmentSamples:
             raise ValueError(f"strip or tile {number} is empty")
         segment: Array = decoded[0]
         self._kept[page, number] = segment
-        while len(self._kept) > 2 and sum(array.nbytes for array in self._kept.values()) > _KEPT_BYTES:
+        while len(self._kept) > 2 and sum(array.nbytes for array in self._kept.values()) > self._bound:
             self._kept.popitem(last=False)
         return segment
 

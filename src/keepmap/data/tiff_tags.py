@@ -106,7 +106,9 @@ def tiff_options(geometry: Geometry, nodata: float | None, *, ome_axes: str | No
         height, width = geometry.spacing
         unit = "inch" if geometry.unit == "inch" else "centimeter"
         factor = METRES[unit] / METRES[geometry.unit]
-        options |= {"resolution": (factor / width, factor / height), "resolutionunit": unit.upper()}
+        resolution = factor / width, factor / height
+        if max(resolution) < 2**32:  # the tag holds no more
+            options |= {"resolution": resolution, "resolutionunit": unit.upper()}
         if ome_axes:
             micrometres = METRES[geometry.unit] / METRES["micrometer"]
             options["metadata"] |= {"PhysicalSizeX": width * micrometres, "PhysicalSizeY": height * micrometres}

@@ -18,6 +18,7 @@ from keepmap.data import headers
 from keepmap.data.arrays import ArrayImage, guess_axes
 from keepmap.data.values import unpack_colours
 from keepmap.errors import DataError, KeepmapError
+from keepmap.geometry.tiles import round_up
 from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Geometry
 
@@ -52,10 +53,55 @@ def open_zarr(path: Path, options: ImageOptions) -> ArrayImage:
         raise headers.damaged(path, error) from error
     if len(axes) != len(array.shape) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
         raise DataError(f"{path} has axes that do not fit.", found=f"{axes}, shape {array.shape}", expected="y and x")
-    image = ArrayImage(path, partial(_same, array), axes, options, geometry)
+    kept = _KeptRow(array, axes.index("y"), array.chunks[axes.index("y")])
+    image = ArrayImage(path, partial(_same, kept), axes, options, geometry)
     height, width = (block[axes.index(axis)] for axis in "yx")
     headers.require_pixels(path, height, width, options.max_pixels, math.prod(block) // (height * width))
     return image
+
+
+class _KeptRow:
+    """An array in chunks, `high` rows each, that decodes them once for windows that follow each other downwards.
+
+    What a window leaves unread of its last row of chunks is kept for the next one of the same columns.
+    """
+
+    def __init__(self, array: Any, axis: int, high: int) -> None:
+        self.shape, self.dtype = tuple(array.shape), np.dtype(array.dtype)
+        self._array, self._axis, self._high = array, axis, high
+        self._kept: tuple[Any, slice, Array] | None = None
+
+    def __getitem__(self, index: tuple[slice | int, ...]) -> Array:
+        """The elements at `index`, whose rows are a slice of two numbers."""
+        rows: Any = index[self._axis]
+        others = index[: self._axis], index[self._axis + 1 :]
+        kept, top, parts = self._kept, rows.start, []
+        if kept is not None and kept[0] == others and kept[1].start <= top < kept[1].stop:
+            parts.append(self._cut(others, kept[2], top - kept[1].start, rows.stop - kept[1].start))
+            top = min(rows.stop, kept[1].stop)
+        if top < rows.stop:
+            first = max(top, (rows.stop - 1) // self._high * self._high)  # of the last row of chunks
+            end = min(round_up(rows.stop, self._high), self.shape[self._axis])
+            if (end - first) * self._row_bytes(index) > headers.KEPT_ROW_BYTES:
+                end = rows.stop
+            self._kept = None
+            read = np.asarray(self._array[(*others[0], slice(top, end), *others[1])])
+            if end > rows.stop:
+                self._kept = others, slice(first, end), self._cut(others, read, first - top, end - top).copy()
+            parts.append(self._cut(others, read, 0, rows.stop - top))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, self._place(others))
+
+    def _place(self, others: tuple[Any, Any]) -> int:
+        """The axis of the rows in what is read."""
+        return sum(isinstance(each, slice) for each in others[0])
+
+    def _cut(self, others: tuple[Any, Any], part: Array, start: int, stop: int) -> Array:
+        return part[(slice(None),) * self._place(others) + (slice(start, stop),)]
+
+    def _row_bytes(self, index: tuple[slice | int, ...]) -> int:
+        pairs = [pair for axis, pair in enumerate(zip(index, self.shape, strict=True)) if axis != self._axis]
+        lengths = [len(range(*each.indices(length))) for each, length in pairs if isinstance(each, slice)]
+        return int(math.prod(lengths) * self.dtype.itemsize)
 
 
 def is_zarr_folder(path: Path) -> bool:

@@ -127,6 +127,15 @@ def hidden_beside(path: Path, end: str) -> Path:
 
 
 @contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say of what the disk refuses in the block that `path` cannot be written. Raises OutputError, DiskFull."""
+    try:
+        yield
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+@contextlib.contextmanager
 def whole_file(path: Path, *, keep: Path | None = None) -> Iterator[Path]:
     """A path beside `path` to write to; it takes the name `path` when the block ends well, else it goes away.
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import keepmap
 from keepmap.api.training import Run
 from keepmap.errors import DataError, OptionError, OutputError
 from keepmap.protocols import Silent
+from keepmap.runtime.torch_runtime import TorchRuntime
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +91,7 @@ def test_the_predictor_takes_arrays(data: Path, run: Run) -> None:
 
 
 def test_an_ensemble_is_averaged_and_what_was_asked_is_recorded(
-    data: Path, run: Run, twin: Path, tmp_path: Path
+    data: Path, run: Run, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     images = sorted((data / "images").iterdir())[:1]
     asked = {"probabilities": True, "precision": "float32", "table": tmp_path / "t.csv", "polygons": True}
@@ -100,9 +103,23 @@ def test_an_ensemble_is_averaged_and_what_was_asked_is_recorded(
     first = json.loads((tmp_path / "two" / "prediction.jsonl").read_text().splitlines()[0])
     assert set(first["runs"][str(run.path)]) == {"config.json", "model.safetensors"}
     assert first["options"]["ensemble"] == [str(twin)]
+    assert first["computed"] == [f"PyTorch {torch.__version__}, float32 on cpu"] * 2
     assert {path.name for path in (tmp_path / "one").glob("*.geojson")} == {f"{image.stem}.geojson" for image in images}
     before = (tmp_path / "one" / "prediction.jsonl").read_text()
     keepmap.predict(run.path, images, tmp_path / "one", resume=True, **asked)
     assert (tmp_path / "one" / "prediction.jsonl").read_text() == before
     with pytest.raises(OutputError, match="--resume"):
         keepmap.predict(run.path, images, tmp_path / "one", resume=True, tta="flips", **asked)
+    monkeypatch.setattr(TorchRuntime, "__init__", renamed(TorchRuntime.__init__))
+    with pytest.raises(OutputError, match=r"found +computed: "):
+        keepmap.predict(run.path, images, tmp_path / "one", resume=True, **asked)
+
+
+def renamed(init: Any) -> Any:
+    """A runtime of another version."""
+
+    def begin(self: TorchRuntime, *given: Any, **options: Any) -> None:
+        init(self, *given, **options)
+        self.name = "PyTorch later"
+
+    return begin

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,19 @@ def item(exportables: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @pytest.mark.parametrize(("to", "package", "int8"), TARGETS)
 def test_artefact_predicts_and_scores_as_the_run_does(
-    to: Any, package: str, int8: bool, item: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    to: Any, package: str, int8: bool, item: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     pytest.importorskip(package)
     monkeypatch.setattr(parity, "IOU_LOST", 0.1)
+    synced, fsync = set(), os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: synced.add(os.fstat(file).st_ino) or fsync(file))
     made = keepmap.export(item.run.path, to, tmp_path / "deployed", int8=int8)
+    assert {path.stat().st_ino for path in made.folder.iterdir()} <= synced
     record = json.loads((tmp_path / "deployed" / "parity.json").read_text())
     assert record["file"] == made.path.name
     assert len(record["exact"]) >= 3
+    assert record["difference"] == max(row["difference"] for row in record["exact"])
+    assert 0 < record["agreement"] == made.parity.agreement <= 1
     assert record["images"] == 1
     assert {"keepmap", "torch", "onnx"} <= set(record["versions"])
     assert not [path for path in tmp_path.iterdir() if path.name != "deployed"]
@@ -45,7 +52,10 @@ def test_artefact_predicts_and_scores_as_the_run_does(
     images = item.run.path.parent / "images"
     for source, out in ((item.run.path, "a"), (made.path, "b"), (made.folder, "c")):
         words = ["predict", str(source), str(images), "-o", str(tmp_path / out), "--precision", "float32", "-q"]
-        assert main(words) == 0
+        assert main(words if out != "c" else words[:-1]) == 0
+    runtime = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}[to]
+    stated = "int8" if int8 else "float32 on cpu"
+    assert re.search(f"computed by {runtime} .*CPU.*, {stated}", "".join(capsys.readouterr()))
     for name in "abcde":
         ours, theirs, folder = ((tmp_path / out / f"{name}.png").read_bytes() for out in "abc")
         assert theirs == folder
@@ -64,9 +74,22 @@ def test_artefact_predicts_and_scores_as_the_run_does(
 def test_beyond_the_tolerance_nothing_is_written(item: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("onnxruntime")
     monkeypatch.setattr(parity, "TOLERANCE", -1.0)
+    (tmp_path / ".deployed.partial" / "of one that was killed").mkdir(parents=True)
     with pytest.raises(ContractError, match="nothing was written") as caught:
         keepmap.export(item.run.path, "onnx", tmp_path / "deployed")
     assert caught.value.clause == "parity"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_library_that_does_not_load_is_told_as_it_is(
+    item: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> Any:
+        raise OSError("libonnx.so: cannot open shared object file")
+
+    monkeypatch.setattr(making, "to_graph", broken)
+    with pytest.raises(OSError, match=r"^libonnx"):
+        keepmap.export(item.run.path, "onnx", tmp_path / "deployed")
     assert not list(tmp_path.iterdir())
 
 

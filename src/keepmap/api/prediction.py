@@ -15,7 +15,7 @@ from typing import Any
 
 from keepmap import __version__
 from keepmap.artefacts.choosing import path_for
-from keepmap.artefacts.loading import is_artefact, load_averaged, load_predictor, model_digests
+from keepmap.artefacts.loading import computed_by, is_artefact, load_averaged, load_predictor, model_digests
 from keepmap.config import from_arguments
 from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
 from keepmap.inference.files import predict_files
@@ -102,22 +102,25 @@ def predict(
     network = network if place == Path(run) else None
     runs = [place, *map(Path, options.ensemble or ())]
     predictor = load_averaged(place, options, network)
+    if is_artefact(place) and (place == Path(run) or options.runtime != "auto"):
+        show.say(f"computed by {computed_by(predictor)[0]}")
     several = [inputs] if isinstance(inputs, str | PathLike) else inputs
     return predict_files(
         predictor,
         [Path(i) for i in several],
         Path(out),
         options,
-        about=_about(runs, network),
+        about=_about(runs, network, predictor),
         progress=show,
     )
 
 
-def _about(runs: Sequence[Path], network: Segmenter | None) -> dict[str, Any]:
+def _about(runs: Sequence[Path], network: Segmenter | None, predictor: Predictor) -> dict[str, Any]:
     """What decides the bytes of a prediction, beside its options."""
     given = {} if network is None else {"network": type(network).__name__}
     versions = {"keepmap": __version__, "torch": version("torch")}
-    return {"runs": {str(run): model_digests(run) for run in runs}, **given, "versions": versions}
+    digests = {str(run): model_digests(run) for run in runs}
+    return {"runs": digests, **given, "versions": versions, "computed": computed_by(predictor)}
 
 
 def evaluate(

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from keepmap.artefacts.graphs import FILES
 from keepmap.artefacts.loading import is_artefact, load_predictor, model_digests
@@ -105,8 +104,8 @@ def _only_torch(options: PredictOptions) -> str:
 def _candidates(run: Path, options: PredictOptions, progress: Progress, given: Segmenter | None) -> list[_Candidate]:
     """PyTorch first. What was exported and cannot take part is said."""
     predictor = load_predictor(run, options, given)
-    precision = cast(TorchRuntime, predictor.runtime).precision
-    candidates = [_Candidate(TORCH, run, f"PyTorch {torch.__version__}, {precision}", predictor)]
+    runtime = cast(TorchRuntime, predictor.runtime)
+    candidates = [_Candidate(TORCH, run, f"{runtime.name}, {runtime.precision}", predictor)]
     for target in FILES:
         if not _only_torch(options) and is_artefact(run / target):
             try:

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from keepmap import external
+from keepmap.config import writing
 from keepmap.errors import ContractError
 from keepmap.options import Target
 from keepmap.protocols import Array
@@ -99,7 +100,8 @@ def in_target(graph: Any, to: Target, scratch: Path) -> Any:
     """
     if to == "onnx":
         return graph
-    scratch.write_bytes(graph.SerializeToString())
+    with writing(scratch):
+        scratch.write_bytes(graph.SerializeToString())
     return openvino_core().read_model(scratch)
 
 
@@ -143,7 +145,8 @@ def write_graph(model: Any, to: Target, manifest: Manifest, folder: Path) -> Pat
         complete = replace(manifest, opset=OPSET, ir=model.ir_version, versions=versions)
         del model.metadata_props[:]
         model.metadata_props.add(key=KEY, value=complete.text())
-        path.write_bytes(model.SerializeToString())
+        with writing(path):
+            path.write_bytes(model.SerializeToString())
         return path
     complete = replace(manifest, opset=OPSET, ir=IR, versions=versions)
     model.set_rt_info(complete.text(), [KEY])

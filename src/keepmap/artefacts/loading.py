@@ -94,6 +94,14 @@ def load_averaged(path: Path, options: AveragingOptions, given: Segmenter | None
     return Predictor(mean, first.labels, memory_bytes=limit, dtype=first.dtype, way=options.way)
 
 
+def computed_by(predictor: Predictor) -> list[str]:
+    """The runtime, its version, its precision and its device, of each of the models that are averaged."""
+    runtime = predictor.runtime
+    parts = runtime.runtimes if isinstance(runtime, AveragedRuntime) else (runtime,)
+    known = [part for part in parts if isinstance(part, ExportedRuntime | TorchRuntime)]
+    return [f"{part.name}, {part.precision} on {part.device}" for part in known]
+
+
 def _made_for(predictor: Predictor) -> tuple[object, ...]:
     labels = predictor.labels
     return labels.values, labels.names, labels.ignore, labels.instances, predictor.runtime.channels, predictor.dtype

@@ -8,7 +8,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import hashlib
-import tempfile
+import os
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -30,7 +31,7 @@ from keepmap.artefacts.graphs import (
 from keepmap.artefacts.loading import open_artefact
 from keepmap.artefacts.parity import SIZES, Parity, Sides, measure_parity
 from keepmap.artefacts.pictures import Pictures, calibration, crops_of, pictures_of, samples
-from keepmap.config import not_written, to_dict, write_json
+from keepmap.config import hidden_beside, to_dict, write_json, writing
 from keepmap.errors import ContractError, OptionError, OutputError, nearest
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.footprint import memory_of
@@ -92,23 +93,33 @@ def make_artefact(
             path, manifest, parity = _proven(graph, target, manifest, proof)
         if not parity.within:
             raise _apart(run, target, parity)
-        record = {"file": path.name, **to_dict(parity), "versions": manifest.versions, "kept": manifest.kept}
-        write_json(path.parent / PARITY, record, format=FORMAT)
-        if folder.exists():
-            folder.rmdir()
-        path.parent.replace(folder)
+        largest = {"difference": parity.difference, "agreement": parity.agreement}
+        facts = {"versions": manifest.versions, "kept": manifest.kept}
+        write_json(path.parent / PARITY, {"file": path.name, **largest, **to_dict(parity), **facts}, format=FORMAT)
+        with writing(folder):
+            for written in path.parent.iterdir():
+                with written.open("rb+") as file:
+                    os.fsync(file.fileno())
+            if folder.exists():
+                folder.rmdir()
+            path.parent.replace(folder)
     return Artefact(folder / path.name, folder, manifest, parity)
 
 
 @contextlib.contextmanager
 def _scratch(folder: Path) -> Iterator[Path]:
-    """A folder beside `folder`, which goes away. Raises OutputError, DiskFull, where the disk refuses."""
+    """A new hidden folder beside `folder`, in place of one that was left there, which goes away at the end.
+
+    Raises OutputError, DiskFull, where it cannot be made.
+    """
+    scratch = hidden_beside(folder.absolute(), ".partial")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".keepmap-export-", dir=folder.parent) as scratch:
-            yield Path(scratch)
-    except OSError as error:
-        raise not_written(folder, error) from error
+        with writing(folder):
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(parents=True)
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 @dataclass(frozen=True)

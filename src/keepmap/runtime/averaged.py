@@ -75,7 +75,7 @@ class AveragedRuntime:
 
     def __init__(self, runtimes: Sequence[Runtime], views: Sequence[View] = (View(),)) -> None:
         first = runtimes[0]
-        self._runtimes, self._views = tuple(runtimes), tuple(views)
+        self.runtimes, self._views = tuple(runtimes), tuple(views)
         self._plain = self._views == (View(),)
         self._scales = {view.scale for view in views}
         self.channels, self.classes, self.mean = first.channels, first.classes, first.mean
@@ -93,7 +93,7 @@ class AveragedRuntime:
         largest = max(self._scales)
         sides = ceil(round_up(height, self.stride) * largest), ceil(round_up(width, self.stride) * largest)
         held = sides[0] * sides[1] * 4 * (2 * self.channels + 3 * self.classes)
-        return held + max(max(r.peak_bytes(*sides), r.peak_bytes(*sides[::-1])) for r in self._runtimes)
+        return held + max(max(r.peak_bytes(*sides), r.peak_bytes(*sides[::-1])) for r in self.runtimes)
 
     def band_bytes(self, band: int, width: int) -> int:
         """Never asked for: see `unstreamable`."""
@@ -101,12 +101,12 @@ class AveragedRuntime:
 
     def free_memory(self) -> int:
         """Bytes that can still be allocated where the networks compute."""
-        return min(runtime.free_memory() for runtime in self._runtimes)
+        return min(runtime.free_memory() for runtime in self.runtimes)
 
     def run(self, x: Array, output: Output = "labels") -> Array:
         """One pass of each network over each view, as `TorchRuntime.run`; logits are logarithms of the mean."""
         total = np.zeros((len(x), self.classes, *x.shape[2:]), np.float32)
-        for runtime in self._runtimes:
+        for runtime in self.runtimes:
             padded = x if self._plain else _padded(x, self.stride, runtime.mean)
             for view in self._views:
                 values = view.back(runtime.run(view.of(padded), "probabilities"), (padded.shape[2], padded.shape[3]))
@@ -114,7 +114,7 @@ class AveragedRuntime:
         if output == "labels":
             labels: Array = total.argmax(axis=1).astype(self.label_dtype)
             return labels
-        total /= len(self._runtimes) * len(self._views)
+        total /= len(self.runtimes) * len(self._views)
         if output == "logits":
             return np.log(np.maximum(total, np.finfo(np.float32).tiny))
         return total
@@ -135,7 +135,7 @@ class AveragedRuntime:
 
     def _reach(self) -> tuple[int, int]:
         """The rows before and after; where an image is seen from several sides, as many on each of them."""
-        before, after = (max(runtime.reach[side] for runtime in self._runtimes) for side in (0, 1))
+        before, after = (max(runtime.reach[side] for runtime in self.runtimes) for side in (0, 1))
         if self._plain:
             return before, after
         scaled = self._scales != {Fraction(1)}

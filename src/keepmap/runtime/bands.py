@@ -159,8 +159,7 @@ class _Transposed(_Link):
         self.kept = [None if ended else rows[:, :, count:].clone()]
         final: Tensor = rows[:, :, max(0, self.padding - self.done) : count]
         self.done += count
-        biased = final if self.bias is None else final + self.bias.view(1, -1, 1, 1)
-        return biased if biased.shape[2] else None
+        return None if not final.shape[2] else final if self.bias is None else final + self.bias.view(1, -1, 1, 1)
 
 
 class _Interpolated(_Link):
@@ -206,8 +205,7 @@ def _link(step: Step, stride: int, band: int) -> _Link:
     if isinstance(layer, Product) and len(step.inputs) == 2:
         return _Joined(stride, lambda rows: layer(*rows), most)
     if isinstance(layer, Crop):
-        first = layer.before
-        return _Joined(stride, lambda rows: rows[0].narrow(3, first, rows[1].shape[3]), most, first)
+        return _Joined(stride, lambda rows: rows[0].narrow(3, layer.before, rows[1].shape[3]), most, layer.before)
     if isinstance(layer, (*CONVS, *POOLS, *AVERAGES, *PADS, WinogradConv)):
         return _Window(stride, layer)
     if isinstance(layer, TRANSPOSEDS):

@@ -74,6 +74,7 @@ class TorchRuntime:
     def __init__(
         self, network: Any, *, device: str = "auto", precision: str = "auto", temperature: float = 1.0
     ) -> None:
+        self.name = f"PyTorch {torch.__version__}"
         self.temperature = temperature
         self.device = resources.resolve_device(device)
         self.precision = resources.resolve_precision(precision, self.device)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from keepmap.cli.tables import figure_table, score, score_table
+from keepmap.cli.tables import figure_table, pairing_parts, score, score_table
+from keepmap.evaluation.sources import Pairing
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
-from keepmap.metrics.scoring import choose_resampling
+from keepmap.metrics.scoring import choose_resampling, differences
 from keepmap.metrics.scoring import score as evaluated
 from keepmap.metrics.tally import Extra, Judging, Tally
 
@@ -59,6 +60,23 @@ def test_everything_fits_in_80_columns_and_keeps_its_parts() -> None:
     assert all(len(line) <= 80 for line in lines) and "\u2026" not in "".join(lines)
     assert {line.split("  ")[0] for line in lines} >= {"mean IoU", "boundary F", "Hausdorff 95 %, micrometer"}
     assert next(line for line in lines if line.startswith("count error, objects")).count("to") == 1
+
+
+def test_means_over_some_of_the_images_say_how_many() -> None:
+    tallies = [Tally(("background", "cell"), Judging()) for _ in range(2)]
+    for index in range(3):
+        truth = np.zeros((9, 9), int)
+        truth[2:6, 2:6] = 1
+        for place, tally in enumerate(tallies):
+            tally.add(str(index), truth, truth if place or index else np.zeros_like(truth))
+    resampling = choose_resampling(tallies[0].stems, {s: s for s in tallies[0].stems}, asked=False)
+    lines = _printed(figure_table(evaluated(tallies[0], resampling)))
+    assert sum("images)" in line for line in lines) == sum("(2" in line for line in lines) == 2  # a name may fold
+    pairing = Pairing("a", "b", tuple(differences(*tallies, resampling)), (), ())
+    table = _printed(*(part for part in pairing_parts(pairing) if isinstance(part, Table)))
+    assert [line.split("  ")[0] for line in table if "2 of 3 images" in line] == [
+        "Hausdorff 95 %, px", "surface distance, px"
+    ]  # fmt: skip
 
 
 @settings(deadline=None, max_examples=30)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keepmap.data.groups import check_rule, group_stems, join_equal
+from keepmap.data.groups import check_rule, group_stems, join_equal, was_asked
 from keepmap.errors import DataError, OptionError
 
 
@@ -68,6 +68,12 @@ def test_a_table(tmp_path: Path) -> None:
         path.write_text(text)
         with pytest.raises(OptionError, match=message):
             group_stems(["a"], str(path))
+
+
+@pytest.mark.parametrize(("rule", "asked"), [("folder", True), ("(a)", True), ("found", False), ("none", False)])
+def test_a_folder_was_asked_for(rule: str, asked: bool) -> None:
+    """So that few folders are drawn as groups in a training and in an evaluation alike."""
+    assert was_asked(rule) == asked
 
 
 @pytest.mark.parametrize(

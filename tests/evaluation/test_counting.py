@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def test_scores_of_folders_equal_plain_loops(tmp_path) -> None:
         write(tmp_path / "predictions" / f"{index}.png", predictions[-1])
     write(tmp_path / "predictions" / "extra.png", random(3, 3, high=4))
     scores = evaluate_folders(tmp_path / "predictions", tmp_path / "masks")
+    assert scores.remarks == ("1 prediction without a mask: not scored",)
     truth, prediction = np.concatenate(truths), np.concatenate(predictions)
     for k, row in enumerate(scores.classes):
         both, either = ((truth == k) & (prediction == k)).sum(), ((truth == k) | (prediction == k)).sum()
@@ -120,7 +122,7 @@ def test_scores_of_folders_equal_plain_loops(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("prediction", "mask", "message"),
     [
-        (np.zeros((4, 5)), [[0, 255]] * 4, r"differ in size(.|\n)*4 x 5 px(.|\n)*4 x 2 px"),
+        (np.zeros((4, 5)), [[0, 255]] * 4, r"differ in size(.|\n)*4 x 5 px(.|\n)*4 x 2 px(.|\n)*predict the image"),
         ([[0, 1]], [[0, 255]], r"predictions/x\.png contains value 1"),
         ([[0, 255, 0]], [[0, 255, 3]], "fit no rule"),
         ([[0, 1, 255]], [[0, 1, 2]], "contains value 255"),
@@ -170,7 +172,34 @@ def test_what_was_never_measured_is_not_scored(predictor, tmp_path) -> None:
     scores = evaluate_run(predictor, images, masks)
     assert np.sum(scores.matrix) == measured
     predict_files(predictor, [images], tmp_path / "out")
-    assert evaluate_folders(tmp_path / "out", masks, class_names=ClassNames(("background", "cell"))) == of_masks(scores)
+    again = evaluate_folders(tmp_path / "out", masks, class_names=ClassNames(("background", "cell")))
+    said = f"{600 - measured} px that have a truth are not scored: predictions declare them nodata"
+    assert again.remarks == (said,)
+    assert replace(again, remarks=()) == of_masks(scores)
+    sums = [float(line["expected_dice"]) for line in csv.DictReader(reviewed(predictor, images, tmp_path))]
+    assert [round(image.expected_dice or 0, 4) for image in scores.images] == sums
+
+
+def reviewed(predictor, images: Path, folder: Path) -> list[str]:
+    """The lines of review_first.csv."""
+    predict_files(predictor, [images], folder / "reviewed", PredictOptions(review=True))
+    return (folder / "reviewed" / "review_first.csv").read_text().splitlines()
+
+
+def test_a_class_is_no_nodata(tmp_path) -> None:
+    """Else missed objects would leave the counts, and the recall would be 1."""
+    truth, missed = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    truth[2:4, 2:4] = truth[5:7, 5:7] = missed[5:7, 5:7] = 1
+    write(tmp_path / "masks" / "a.png", truth)
+    (tmp_path / "found").mkdir()
+    for nodata in ("0", "9"):
+        tags = [(42113, "s", 0, nodata, True)]
+        tifffile.imwrite(tmp_path / "found" / "a.tif", missed, extratags=tags)
+        if nodata == "0":
+            with pytest.raises(DataError, match=r"the value 0 to be nodata(.|\n)*60 px"):
+                evaluate_folders(tmp_path / "found", tmp_path / "masks")
+    scores = evaluate_folders(tmp_path / "found", tmp_path / "masks")
+    assert (scores.classes[1].recall, scores.remarks) == (0.5, ())
 
 
 def test_numbered_objects_are_told_apart_where_both_number_them(tmp_path) -> None:
@@ -198,6 +227,8 @@ def test_pixel_size_comes_from_the_truth_and_else_from_the_prediction(tmp_path) 
         assert (scores.area_unit, scores.classes[1].pixels) == ("centimeter^2", 16)
         assert scores.classes[1].area == pytest.approx(16 * (size * 1e-4) ** 2)
         assert scores.classes[1].predicted_area == pytest.approx(scores.classes[1].area)
+    tifffile.imwrite(tmp_path / "told" / "a.tif", plane, resolution=(72, 72), resolutionunit="INCH")
+    assert evaluate_folders(tmp_path / "told", tmp_path / "masks").area_unit == ""
     without = evaluate_folders(tmp_path / "masks", tmp_path / "masks").figures
     assert "Hausdorff 95 %, in units" not in {figure.name for figure in without}
     assert evaluate_folders(tmp_path / "masks", tmp_path / "masks").area_unit == ""

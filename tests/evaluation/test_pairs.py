@@ -25,6 +25,20 @@ def test_missing_predictions_are_listed(tmp_path) -> None:
         pair_predictions(write(tmp_path / "predictions", "3.png"), masks)
 
 
+def test_a_prediction_that_cannot_be_used_is_told_as_it_is(tmp_path) -> None:
+    masks, predictions = write(tmp_path / "masks", "x.png", "y.png"), write(tmp_path / "predictions", "x.png")
+    (predictions / "y.png").symlink_to(write(tmp_path / "far", "y.png") / "y.png")
+    with pytest.raises(DataError, match=r"y\.png is a link that leads out"):
+        pair_predictions(predictions, masks)
+    assert len(pair_predictions(predictions, masks, follow_links=True)[0]) == 2
+    write(predictions, "other.png").joinpath("other.png").rename(predictions / "other.jp2")
+    (predictions / "x.png").rename(predictions / "z.png")
+    (predictions / "y.png").unlink()
+    (predictions / "y.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"y\.png cannot be opened(.|\n)*mend or remove the link"):
+        pair_predictions(predictions, masks)
+
+
 def test_two_files_of_one_stem_are_refused(tmp_path) -> None:
     predictions, masks = write(tmp_path / "predictions", "x.png", "x.tif"), write(tmp_path / "masks", "x.png")
     with pytest.raises(DataError, match=r"x\.png and .*x\.tif have one stem"):
@@ -37,7 +51,9 @@ def test_two_files_of_one_stem_are_refused(tmp_path) -> None:
 def test_endings_of_masks_and_what_else_lies_there(tmp_path) -> None:
     predictions = write(tmp_path / "predictions" / "sub", "a.png", "extra.png").parent
     np.save(predictions / "sub" / "a.npy", np.zeros((2, 2)))
-    pairs = pair_predictions(predictions, write(tmp_path / "masks" / "sub", "a_mask.png").parent)
+    write(predictions / "sub", "a_overlay.png")
+    pairs, alone = pair_predictions(predictions, write(tmp_path / "masks" / "sub", "a_mask.png").parent)
+    assert alone == 1
     assert [(pair.stem, pair.image.name, pair.mask.name) for pair in pairs] == [("sub/a", "a.png", "a_mask.png")]
 
 

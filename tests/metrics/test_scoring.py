@@ -162,6 +162,43 @@ def test_differences_are_paired() -> None:
     assert found["dust", "class"].difference is None is found["dust", "class"].interval
 
 
+def test_images_and_classes_that_one_side_lacks_are_in_neither_mean() -> None:
+    """The first misses the object of image 2, and the second class of image 3: it has no distances there."""
+    planes = np.zeros((4, 20, 20), np.int16)
+    planes[:, 3:8, 3:8], planes[3, 12:17, 12:17] = 1, 2
+    first, second = (Tally(NAMES, Judging()) for _ in range(2))
+    for place, plane in enumerate(planes):
+        second.add(str(place), plane, np.roll(plane, 1 + place, axis=1))
+        first.add(str(place), plane, np.where((plane == 2) | (place == 2), 0, plane))
+    of = {(one.name, one.of): one for one in differences(first, second, alone(first))}
+    distance = of["surface distance", "image"]
+    both = [surface_of(np.roll(planes[p], 1 + p, axis=1), planes[p], 3 if p < 3 else 2) for p in (0, 1, 3)]
+    assert (distance.images, of["mean IoU", "image"].images, of["mean IoU", "data set"].images) == (3, 4, 4)
+    assert distance.second == pytest.approx(np.mean(both))
+    assert distance.first is not None and 0 < distance.first < 1  # the ground around the object that is missed
+    assert distance.difference == pytest.approx(distance.second - distance.first)
+
+
+def surface_of(prediction, truth, classes: int) -> float:
+    """The mean surface distance of the first `classes` classes."""
+    pairs = surfaces.outline_distances(truth, prediction, 3)[:classes]
+    return float(np.nanmean([surfaces.surface_distance(pair) for pair in pairs]))
+
+
+def test_units_that_differ_are_not_subtracted() -> None:
+    tallies = []
+    for unit in ("millimeter", "meter"):
+        tally = Tally(NAMES, Judging())
+        for index in range(3):
+            tally.add(str(index), *draw(index, 0.2), Extra(spacing=(1.0, 1.0), unit=unit))
+        tallies.append(tally)
+    found = [{one.name for one in differences(tallies[0], other, alone(tallies[0]))} for other in tallies]
+    assert found[0] - found[1] == {"Hausdorff 95 %, in units", "surface distance, in units"}
+    tallies[0].add("plain", *draw(3, 0.2))
+    remark = "the files tell several units (millimeter, none), so distances are in pixels and there are no areas"
+    assert score(tallies[0], alone(tallies[0])).remarks == (remark,)
+
+
 def test_equals_do_not_differ() -> None:
     tally = tally_of(6)
     for one in differences(tally, tally, alone(tally)):

@@ -37,3 +37,7 @@ def test_charts_are_small_svg_in_colours_of_the_page(draw: Callable[[], str]) ->
     assert "font-family" not in svg
     assert len(svg) < 40_000
     assert draw() == svg
+
+
+def test_the_median_of_two_is_between_them() -> None:
+    assert "median 0.50" in charts.distribution([0.2, 0.8], "mean IoU")

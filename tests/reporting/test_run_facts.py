@@ -55,12 +55,12 @@ def test_facts_are_those_of_the_files(reported: Any) -> None:
     assert rows["trained on"] == "5 images"
     assert rows["held out"].startswith("4 images, those of")
     assert rows["images"] == str((reported.data / "images").resolve())
-    model = dict(model_rows(facts, 2.5))
+    model = dict(model_rows(facts, 2.5, "mps"))
     assert model["network"] == "unet"
     assert model["large images"].startswith("in bands of rows, exact")
     other = replace(facts, config=replace(facts.config, options={"norm": "instance"}))
-    assert "blended with Gaussian weights" in dict(model_rows(other, None))["large images"]
-    assert "2.5 megapixels a second" in model["speed"]
+    assert "blended with Gaussian weights" in dict(model_rows(other, None, "cpu"))["large images"]
+    assert model["speed"] == "about 2.5 megapixels a second on the machine that wrote this page, mps"
     assert "temperature" in model
     assert course(facts).startswith("2 of 2 steps")
     assert curve(facts, "validation_mean_iou")[0]
@@ -76,5 +76,5 @@ def test_an_imported_run_has_no_training_and_a_network_of_ones_own_no_arithmetic
     (tmp_path / "metrics.jsonl").write_text('{"step": 20, "los')  # a process that was killed while it wrote
     facts = read_facts(RunFolder(tmp_path))
     assert (facts.plan, facts.split, train_command(facts), course(facts), data_rows(facts)) == (None, None, "", "", [])
-    rows = dict(model_rows(facts, None))
+    rows = dict(model_rows(facts, None, "cpu"))
     assert rows["network"] == "Own" and "values" in rows and "arithmetic" not in rows and "speed" not in rows

@@ -107,6 +107,11 @@ def test_all_ignored_is_not_available() -> None:
     assert "2 of 2 images have no pixel that is not ignored" in text
 
 
+def test_a_mean_over_some_images_says_how_many() -> None:
+    text = page_of(scores_of(([[-1, -1]], [[0, 1]]), ([[0, 1]], [[0, 1]])))
+    assert "mean of 1 of 2 images" in text and "mean of the images" not in text
+
+
 def test_names_are_no_markup_and_what_is_never_predicted_is_said() -> None:
     scores = scores_of(([[0, 2]], [[0, 1]]), ([[0, 0]], [[0, 0]]))
     text = page_of(scores)

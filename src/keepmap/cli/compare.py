@@ -42,3 +42,5 @@ def compare(
     for pairing in comparison.pairings:
         show(*pairing_parts(pairing), "")
     show(comparison.resampled)
+    for source, scores in zip(comparison.sources, comparison.scores, strict=True):
+        show(*(f"{source}: {remark}." for remark in scores.remarks))

@@ -65,7 +65,10 @@ def figure_table(scores: Scores) -> Table:
         of = {figure.of: figure for figure in scores.figures if figure.name == name}
         unit = next(iter(of.values())).unit
         label = name if not unit else f"{name.removesuffix(', in units')}, {unit}"
-        table.add_row(label, *(with_interval(of.get(which)) for which in ("data set", "image")))
+        image = of.get("image")
+        if image is not None and image.images < len(scores.images):
+            label += f" ({image.images} images)"
+        table.add_row(label, with_interval(of.get("data set")), with_interval(image))
     return table
 
 
@@ -121,10 +124,13 @@ def pairing_parts(pairing: Pairing) -> list[RenderableType]:
     table.add_column("of", overflow="fold")
     for text in ("first", "second", "difference (95 %)"):
         table.add_column(text, justify="right", no_wrap=True)
+    most = max(number.images for number in pairing.numbers)
     for number in pairing.numbers:
         digits = _digits(number.unit, number.first)
         name = "IoU" if number.of == "class" else number.name.removesuffix(", in units")
         of = number.name if number.of == "class" else number.of
+        if number.images < most:
+            of = f"{number.images} of {most} images"
         difference = "n/a" if number.difference is None else f"{number.difference:+.{digits}f}"
         table.add_row(
             Text(name if not number.unit else f"{name}, {number.unit}"), Text(of), score(number.first, digits),

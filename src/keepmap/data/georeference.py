@@ -74,9 +74,10 @@ def place_of(geometry: Geometry) -> Place:
 def pixel_size(geometry: Geometry) -> tuple[tuple[float, float] | None, str]:
     """Height and width of a pixel in a unit of length, and the unit; (None, "") where the file tells none.
 
-    A GeoTIFF tells them if its coordinates are in metres and its pixels are rectangles, turned or not.
+    A GeoTIFF tells them if its coordinates are in metres and its pixels are rectangles, turned or not. Inches are how
+    large an image is printed, not how large what it shows is: they tell none.
     """
-    if geometry.spacing is not None and geometry.unit in METRES:
+    if geometry.spacing is not None and geometry.unit in METRES and geometry.unit != "inch":
         return geometry.spacing, geometry.unit
     place = place_of(geometry)
     if place.matrix is None or place.area_unit != "meter^2":

@@ -21,6 +21,11 @@ _PART = r"tile|patch|crop|frame|window|slice|row|col|x|y|z"
 _LAST_NUMBER = re.compile(rf"(.+?)(?:[\W_]+(?:(?P<part>{_PART})[\W_]*)?|(?<=\D))\d+", re.IGNORECASE)
 
 
+def was_asked(rule: str) -> bool:
+    """Whether a user named the groups: by any rule but "found", which looks for them, and "none"."""
+    return rule not in ("found", "none")
+
+
 def check_rule(rule: str) -> None:
     """Raise OptionError for a --group-by that is no word, no CSV file and no regular expression with a group."""
     if rule in WORDS:

@@ -54,7 +54,7 @@ def count_run(
             values, truth = read_truth(pair, source, labels, reading)
             numbers = _numbers(values, labels) if judging.shapes else None
             if judging.shapes:
-                sink = _Judge(truth, labels.count)
+                sink = _Judge(truth, source, labels.count)
                 predictor.predict(source, _Nowhere(), probabilities=sink)
                 prediction, calibration = sink.indices, sink.calibration
             else:
@@ -70,24 +70,31 @@ def read_truth(pair: Pair, source: ArraySource, labels: LabelSet, reading: Image
     """The values of the true mask (H, W), and its class indices, negative where ignored or never measured."""
     values = read_mask(pair.mask, reading)
     truth = labels.encode(values, pair.mask)
-    _same_size(pair, source.shape[1:], truth.shape)
+    _same_size(pair, source.shape[1:], truth.shape, "use the mask that was drawn on this very image")
     if source.nodata is not None:
         truth[unmeasured(source.read(), source.nodata)] = IGNORE_INDEX
     return values, truth
 
 
 class _Judge:
-    """An ArraySink for probabilities: keeps the winning classes, and counts what the rest says."""
+    """An ArraySink for probabilities: keeps the winning classes, and counts what the rest says.
 
-    def __init__(self, truth: Array, classes: int) -> None:
+    What was never measured in `source` says nothing.
+    """
+
+    def __init__(self, truth: Array, source: ArraySource, classes: int) -> None:
         self.indices: Array = np.empty(truth.shape, np.int16)
         self.calibration = Calibration(classes)
-        self._truth = truth
+        self._truth, self._source = truth, source
 
     def write(self, window: Window, labels: Array) -> None:
         """Probabilities (K, h, w) of a window."""
         self.indices[window] = labels.argmax(axis=0)
-        self.calibration.add(labels, self._truth[window])
+        truth, nodata = self._truth[window], self._source.nodata
+        if nodata is not None:
+            known = ~unmeasured(self._source.read(window), nodata)
+            labels, truth = labels[:, known], truth[known]
+        self.calibration.add(labels, truth)
 
 
 class _Nowhere:
@@ -111,18 +118,18 @@ def count_folders(
     """Compare predicted masks with true ones of the same relative stems; nothing is predicted here.
 
     class_names, ignore, instances: as in `find_file_labels`, which sees the true masks only. Predictions without a
-    mask are left out, and so are pixels of the nodata value that a predicted GeoTIFF declares. Raises DataError where a
-    mask has no prediction, two sizes differ, a value in either is no label, or the ignored value is predicted at a
-    pixel whose truth is not ignored.
+    mask are left out, and so are pixels of the nodata value that a predicted GeoTIFF declares; the tally says how many.
+    Raises DataError where a mask has no prediction, two sizes differ, a value in either is no label, a prediction
+    declares the value of a class to be nodata, or the ignored value is predicted at a pixel whose truth is not ignored.
     """
     show = progress or Silent()
-    pairs = pair_predictions(predictions, masks, follow_links=reading.follow_links)
+    pairs, more = pair_predictions(predictions, masks, follow_links=reading.follow_links)
     labels, sentence = find_file_labels(
         [pair.mask for pair in pairs], class_names=class_names, ignore=ignore, instances=instances, reading=reading,
         progress=show,
     )  # fmt: skip
     show.say(sentence)
-    tally = Tally(labels.names, judging)
+    tally = Tally(labels.names, judging, alone=more)
     with show.track("evaluate", len(pairs), "images") as tracker:
         for pair in pairs:
             _count_pair(pair, labels, tally, reading)
@@ -131,7 +138,8 @@ def count_folders(
 
 
 def _count_pair(pair: Pair, labels: LabelSet, tally: Tally, reading: ImageOptions) -> None:
-    (true, truth), (values, prediction) = read_predicted(pair, labels, reading)
+    (true, truth), (values, prediction), without = read_predicted(pair, labels, reading)
+    tally.unpredicted += without
     extra = Extra()
     if tally.judging.shapes:
         numbers = _numbers(values, labels)
@@ -142,16 +150,28 @@ def _count_pair(pair: Pair, labels: LabelSet, tally: Tally, reading: ImageOption
 
 def read_predicted(
     pair: Pair, labels: LabelSet, reading: ImageOptions
-) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-    """Values and class indices (H, W) of the true mask, then of the predicted one, which is the image of the pair."""
+) -> tuple[tuple[Array, Array], tuple[Array, Array], int]:
+    """Values and class indices (H, W) of the true mask, then of the predicted one, which is the image of the pair.
+
+    Behind them, how many pixels with a truth the prediction declares to be nodata; they are ignored.
+    """
     values, true = read_mask(pair.image, reading), read_mask(pair.mask, reading)
     truth = labels.encode(true, pair.mask)
-    _same_size(pair, values.shape, truth.shape)
-    empty = values == declared_nodata(pair.image, reading)
+    _same_size(pair, values.shape, truth.shape, "predict the image that this mask was drawn on, at its own size")
+    nodata = declared_nodata(pair.image, reading)
+    empty = values == nodata
+    without = int(np.count_nonzero(empty & (truth >= 0)))
+    if without and nodata in labels.values:
+        raise DataError(
+            f"{pair.image} declares the value {nodata:g} to be nodata, and it is the value of a class.",
+            found=f"{without} px of it where the mask has a class",
+            expected="nodata that is no class: such pixels would not be scored, and what was missed there be forgotten",
+            do="write predictions without nodata, or with a value that no class has (gdal_edit.py -unsetnodata FILE)",
+        )
     truth[empty], values[empty] = IGNORE_INDEX, labels.values[0]
     prediction = labels.encode(values, pair.image)
     _decided(pair, prediction, truth, labels)
-    return (true, truth), (values, prediction)
+    return (true, truth), (values, prediction), without
 
 
 def _numbers(values: Array, labels: LabelSet) -> Array | None:
@@ -169,13 +189,13 @@ def _extra(geometry: Geometry, truth: Array | None, prediction: Array | None, ca
     return Extra(truth, prediction, calibration, *pixel_size(geometry))
 
 
-def _same_size(pair: Pair, found: tuple[int, ...], expected: tuple[int, ...]) -> None:
+def _same_size(pair: Pair, found: tuple[int, ...], expected: tuple[int, ...], do: str) -> None:
     if found != expected:
         raise DataError(
             f"{pair.image} and {pair.mask} differ in size.",
             found=f"{found[0]} x {found[1]} px (rows x columns)",
             expected=f"{expected[0]} x {expected[1]} px, as the mask",
-            do="use the mask that was drawn on this very image",
+            do=do,
         )
 
 

@@ -54,7 +54,7 @@ class Sight:
         """Read an image, and predict it where that was not done before. Raises DataError."""
         pair = self.pairs[stem]
         if self.predictor is None:
-            (_, truth), (_, prediction) = read_predicted(pair, self.labels, self.reading)
+            (_, truth), (_, prediction), _ = read_predicted(pair, self.labels, self.reading)
             return Look(stem, None, truth, prediction, 0.0)
         source = open_image(pair.image, self.reading)
         _, truth = read_truth(pair, source, self.labels, self.reading)
@@ -72,7 +72,8 @@ def sight_of_run(predictor: Predictor, folders: Sequence[Path], reading: ImageOp
 
 def sight_of_masks(predictions: Path, masks: Path, options: ScoreOptions) -> Sight:
     """Of predicted masks beside true ones. Raises as `count_folders`."""
-    pairs = {pair.stem: pair for pair in pair_predictions(predictions, masks, follow_links=options.follow_links)}
+    found, _ = pair_predictions(predictions, masks, follow_links=options.follow_links)
+    pairs = {pair.stem: pair for pair in found}
     labels, _ = find_file_labels(
         [pair.mask for pair in pairs.values()], class_names=named_classes(options.classes), ignore=options.ignore,
         instances=options.instances, reading=options, progress=Silent(),

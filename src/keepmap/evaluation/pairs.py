@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keepmap.data.findings import Finding
+from keepmap.data.headers import FORMATS
 from keepmap.data.pairing import MASK_ENDINGS, Pair, list_images, match_folders, relative_stem
 from keepmap.errors import DataError, first_few
+
+_BESIDE = ("_overlay", "_coarse")
+"""What the stem of a file that `predict` writes beside a mask has on top of the mask's."""
 
 
 def pair_images(images: Path, masks: Path, *, follow_links: bool = False) -> list[Pair]:
@@ -21,37 +25,41 @@ def pair_images(images: Path, masks: Path, *, follow_links: bool = False) -> lis
     return matching.pairs
 
 
-def pair_predictions(predictions: Path, masks: Path, *, follow_links: bool = False) -> list[Pair]:
+def pair_predictions(predictions: Path, masks: Path, *, follow_links: bool = False) -> tuple[list[Pair], int]:
     """Each mask with the prediction of its relative stem (x.png, x_mask.png and x_label.png with x.png).
 
-    What else lies in `predictions` is passed over; so is x.npy beside an x of another kind: it holds probabilities.
-    Raises DataError that lists the masks without a prediction, and where a stem occurs twice, a mask is no image file
-    or there are no masks.
+    Behind them, how many predictions have no mask: they are passed over. What `predict` writes beside x.png, as x.npy
+    and x_overlay.png, is no prediction. Raises DataError that lists the masks without a prediction, and where a
+    prediction cannot be used, a stem occurs twice, a mask is no image file or there are no masks.
     """
     files, findings = list_images(masks, follow_links=follow_links)
     _raise_errors(findings)
     _require(files, masks)
-    others, _ = list_images(predictions, follow_links=follow_links)
+    others, wrong = list_images(predictions, follow_links=follow_links)
     predicted = _by_stem(_without_probabilities(others), predictions)
-    pairs, missing = [], []
+    pairs, missing, wanted = [], [], set()
     taken: dict[str, Path] = {}
     for stem, mask in _by_stem(files, masks).items():
         names = [stem, *(stem.removesuffix(ending) for ending in MASK_ENDINGS)]
         name = next((name for name in names if name in predicted), None)
         if name is None:
             missing.append(str(mask))
+            wanted.update(names)
         elif (other := taken.setdefault(name, mask)) != mask:
             raise DataError(f"{other} and {mask} both belong to {predicted[name]}.", do="remove one of them")
         else:
             pairs.append(Pair(name, predicted[name], mask))
     if missing:
+        _raise_errors([finding for finding in wrong if relative_stem(Path(finding.file), predictions) in wanted])
         raise DataError(
             f"{len(missing)} of {len(files)} masks in {masks} have no prediction in {predictions}.",
             found=first_few(missing),
             expected="one prediction of the same relative stem for each mask",
             do="predict these images too, or take their masks out",
         )
-    return pairs
+    paired = {pair.stem for pair in pairs}
+    beside = {stem + ending for stem in predicted for ending in _BESIDE}
+    return pairs, len(predicted.keys() - paired - beside)
 
 
 def _without_probabilities(files: Sequence[Path]) -> list[Path]:
@@ -88,4 +96,7 @@ def _raise_errors(findings: Sequence[Finding]) -> None:
 
 def _require(files: Sequence[object], folder: Path) -> None:
     if not files:
-        raise DataError(f"The folder {folder} holds no images.", expected="PNG or TIFF files")
+        raise DataError(
+            f"The folder {folder} holds no images.", found="nothing that is one by its ending", expected=FORMATS,
+            do="name the folder that they are in; folders inside it are searched, too",
+        )

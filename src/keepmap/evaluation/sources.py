@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from keepmap.data.classes import named_classes
-from keepmap.data.groups import WORDS, check_rule, group_stems
+from keepmap.data.groups import check_rule, group_stems, was_asked
 from keepmap.errors import DataError, OptionError, first_few
 from keepmap.evaluation.counting import count_folders, count_run
 from keepmap.inference.predictor import Predictor
@@ -143,9 +143,6 @@ def compare_sources(
             )  # fmt: skip
     resampling = _resampling(tallies[0], options)
     scores = tuple(score(tally, resampling) for tally in tallies)
-    for source, each in zip(sources, scores, strict=True):
-        if each.trained_on:
-            progress.say(f"warning {source}: {each.remarks[0]}")
     pairings = []
     for source, tally, other in zip(sources[1:], tallies[1:], scores[1:], strict=True):
         _same(sources[0], tallies[0], source, tally)
@@ -179,7 +176,7 @@ def _no_labels(options: ScoreOptions, otherwise: str) -> None:
 
 def _resampling(tally: Tally, options: ScoreOptions) -> Resampling:
     groups = group_stems(tally.stems, options.group_by)
-    return choose_resampling(tally.stems, groups, asked=options.group_by not in WORDS[:1])
+    return choose_resampling(tally.stems, groups, asked=was_asked(options.group_by))
 
 
 def _same(first: StrPath, one: Tally, second: StrPath, other: Tally) -> None:

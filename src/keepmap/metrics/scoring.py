@@ -17,7 +17,7 @@ from keepmap.metrics.confusion import ClassScores, Figure, ImageScores, Interval
 from keepmap.metrics.figures import IMAGE, Column, Floats
 from keepmap.metrics.intervals import group_sums, interval, resample
 from keepmap.metrics.objects import average_precision, object_f1
-from keepmap.metrics.tally import Tally
+from keepmap.metrics.tally import IN_UNITS, Tally
 
 _LEAST_GROUPS = 5
 """Groups below which images are resampled instead."""
@@ -60,8 +60,8 @@ def score(tally: Tally, resampling: Resampling) -> Scores:
         intervals = [interval(drawn[:, place]) for place in range(drawn.shape[1])]
     shown = tuple(
         Figure(
-            number.spec.name, number.of, _known(value), between,
-            tally.unit if number.spec.unit == "file" else number.spec.unit, int((~np.isnan(number.values)).sum()),
+            number.spec.name, number.of, _known(value), between, _unit(number, tally),
+            int((~np.isnan(number.values)).sum()),
         )
         for number, value, between in zip(numbers, whole, intervals, strict=False)
     )  # fmt: skip
@@ -160,6 +160,13 @@ def _remarks(tally: Tally) -> tuple[str, ...]:
     empty = sum(not row["region"][:, 1].any() for row in tally.rows)
     if empty:
         remarks.append(f"{empty} of {len(tally.rows)} images have no pixel that is not ignored; they have no scores")
+    if tally.alone:
+        remarks.append(f"{tally.alone} prediction{'s' * (tally.alone > 1)} without a mask: not scored")
+    if tally.unpredicted:
+        remarks.append(f"{tally.unpredicted:,} px that have a truth are not scored: predictions declare them nodata")
+    if len(tally.units) > 1:
+        units = ", ".join(sorted(unit or "none" for unit in tally.units))
+        remarks.append(f"the files tell several units ({units}), so distances are in pixels and there are no areas")
     if tally.large:
         remarks.append(
             f"Hausdorff 95 % and surface distance leave out {tally.large} of {len(tally.rows)} images, which have more "
@@ -181,7 +188,8 @@ class Difference:
     """One number of two countings of the same images; what is n/a in either is None.
 
     name, of, unit: as in `Figure`; of a class: its name, and "class".  difference: second - first, with its interval.
-    share: of the draws, those in which the second is the larger, equal ones counted half.
+    share: of the draws, those in which the second is the larger, equal ones counted half.  images: over how many images
+    both sides are; of a mean over images, those in which neither is n/a.
     """
 
     name: str
@@ -192,30 +200,52 @@ class Difference:
     difference: float | None
     interval: Interval | None
     share: float | None
+    images: int
 
 
 def differences(first: Tally, second: Tally, resampling: Resampling) -> list[Difference]:
-    """The numbers that both tallies have, then the IoU of each class.
+    """The numbers that both tallies have, in the same unit, then the IoU of each class.
 
     The tallies are of the same images in the same order, and every draw takes the same groups of both (paired
-    bootstrap).
+    bootstrap). Means over images are over those for which neither side is n/a; of distances, over those classes.
     """
-    counts = [tally.counts() for tally in (first, second)]
-    shared = [name for name in counts[0] if name in counts[1]]
-    wholes, draws, numbers = [], [], []
-    for one in counts:
-        numbers = figures.columns({name: one[name] for name in shared})
-        sums, evaluate = figures.with_values(one, numbers), figures.statistic(numbers)
+    counts = _both_known(first, second)
+    pairs = list(zip(*map(figures.columns, counts), strict=True))
+    alone = [np.isnan(one.values) | np.isnan(other.values) for one, other in pairs]
+    wholes, draws = [], []
+    numbers = [one for one, _ in pairs]
+    for one, columns in zip(counts, zip(*pairs, strict=True), strict=True):
+        known = [replace(c, values=np.where(gone, np.nan, c.values)) for c, gone in zip(columns, alone, strict=True)]
+        sums, evaluate = figures.with_values(one, known), figures.statistic(known)
         wholes.append(evaluate({name: values.sum(axis=0, keepdims=True) for name, values in sums.items()})[0])
         if resampling.possible:
             draws.append(resample(group_sums(sums, resampling.groups), evaluate))
     drawn = draws[1] - draws[0] if draws else np.full((1, len(wholes[0])), math.nan)
-    heads = [(n.spec.name, n.of, first.unit if n.spec.unit == "file" else n.spec.unit) for n in numbers]
-    heads += [(name, "class", "") for name in first.names]
+    heads = [
+        (n.spec.name, n.of, _unit(n, first), len(gone) - int(gone.sum()) if n.of == IMAGE else len(first.stems))
+        for n, gone in zip(numbers, alone, strict=True)
+    ]  # fmt: skip
+    heads += [(name, "class", "", len(first.stems)) for name in first.names]
     return [
-        Difference(name, of, unit, _known(a), _known(b), _known(b - a), interval(column), _share_above(column))
-        for (name, of, unit), a, b, column in zip(heads, wholes[0], wholes[1], drawn.T, strict=True)
+        Difference(name, of, unit, _known(a), _known(b), _known(b - a), interval(column), _share_above(column), images)
+        for (name, of, unit, images), a, b, column in zip(heads, wholes[0], wholes[1], drawn.T, strict=True)
     ]
+
+
+def _both_known(first: Tally, second: Tally) -> list[dict[str, Floats]]:
+    """The counts that both have; distances are n/a in both where they are in one of them."""
+    counts = [tally.counts() for tally in (first, second)]
+    shared = [name for name in counts[0] if name in counts[1] and (first.unit == second.unit or name not in IN_UNITS)]
+    kept = [{name: one[name] for name in shared} for one in counts]
+    for name in {"distances", "physical"} & set(shared):
+        gone = np.isnan(kept[0][name]) | np.isnan(kept[1][name])
+        for one in kept:
+            one[name] = np.where(gone, np.nan, one[name])
+    return kept
+
+
+def _unit(number: Column, tally: Tally) -> str:
+    return tally.unit if number.spec.unit == "file" else number.spec.unit
 
 
 def _share_above(drawn: Floats) -> float | None:

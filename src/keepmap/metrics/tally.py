@@ -23,6 +23,9 @@ Floats = npt.NDArray[np.float64]
 BACKGROUND = ("background", "class 0")
 """Names of classes that have no objects."""
 
+IN_UNITS = ("physical", "area")
+"""Families that need one unit of the files."""
+
 _FAMILIES = ("region", "boundary", "surface", "distances", "physical", "objects", "bins", "brier", "area")
 
 
@@ -56,7 +59,9 @@ class Extra:
 class Tally:
     """Counts of the images that were added, one small row each, and one confusion matrix of all their pixels.
 
-    trained_on: stems of those that the network was trained on.
+    trained_on: stems of those that the network was trained on. large: images that have no distances for their size.
+    unpredicted: pixels with a truth that were left out, because the prediction declares them to be nodata.
+    alone: predictions without a truth.
     """
 
     names: tuple[str, ...]
@@ -67,6 +72,8 @@ class Tally:
     regions: list[Region | None] = field(default_factory=list)
     units: set[str] = field(default_factory=set)
     large: int = 0
+    unpredicted: int = 0
+    alone: int = 0
     trained_on: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -121,7 +128,7 @@ class Tally:
         """Every family that all images have, as (images, ...) arrays."""
         has = [name for name in _FAMILIES if all(name in row for row in self.rows)]
         if len(self.units) != 1 or "" in self.units:
-            has = [name for name in has if name not in ("physical", "area")]
+            has = [name for name in has if name not in IN_UNITS]
         return {name: np.stack([row[name] for row in self.rows]) for name in has}
 
     @property
@@ -140,6 +147,7 @@ def dealt(parts: Sequence[Tally]) -> Tally:
         whole.matrix.merge(part.matrix)
         whole.units |= part.units
         whole.large += part.large
+        whole.unpredicted += part.unpredicted
     for turn in range(max(len(part.stems) for part in parts)):
         for part in parts[: sum(turn < len(part.stems) for part in parts)]:
             whole.stems.append(part.stems[turn])

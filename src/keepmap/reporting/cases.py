@@ -52,7 +52,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Gallery:
-    """What is shown. speed: megapixels a second of the predictions that were made for it, None where none were."""
+    """What is shown. speed: megapixels a second of all predictions that were made for it, None where none were."""
 
     cases: tuple[Case, ...]
     regions: tuple[Case, ...]
@@ -72,7 +72,8 @@ def make_gallery(scores: Scores, sight: Sight, budget: int, regions: int) -> Gal
         (image for image in ranked if image.worst_region), key=lambda i: i.worst_region.wrong if i.worst_region else 0,
         reverse=True,
     )[:regions]  # fmt: skip
-    cases, places, rates, left = [], [], [], budget
+    cases, places, left = [], [], budget
+    predicted, seconds = 0, 0.0
     wanted = {image.stem: image for image in [*(image for _, image in chosen), *wrongest]}
     kinds = {image.stem: kind for kind, image in chosen}
     shown = 0
@@ -83,7 +84,7 @@ def make_gallery(scores: Scores, sight: Sight, budget: int, regions: int) -> Gal
         left, shown = left - pixels, shown + 1
         look = sight.look(stem)
         if look.seconds > 0:
-            rates.append(pixels / 1e6 / look.seconds)
+            predicted, seconds = predicted + pixels, seconds + look.seconds
         if stem in kinds:
             cases.append(_case(kinds[stem], image, look, sight.labels, None))
         if image in wrongest:
@@ -91,7 +92,8 @@ def make_gallery(scores: Scores, sight: Sight, budget: int, regions: int) -> Gal
     order = {kind: place for place, kind in enumerate(("worst", "median", "best"))}
     cases.sort(key=lambda case: (order[case.kind], case.score.mean_iou or 0.0))
     places.sort(key=lambda case: -(case.score.worst_region.wrong if case.score.worst_region else 0))
-    return Gallery(tuple(cases), tuple(places), max(rates, default=None), len(wanted) - shown)
+    speed = predicted / 1e6 / seconds if seconds else None
+    return Gallery(tuple(cases), tuple(places), speed, len(wanted) - shown)
 
 
 def _chosen(ranked: Sequence[ImageScores]) -> Iterator[tuple[str, ImageScores]]:

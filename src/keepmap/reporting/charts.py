@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import re
+import statistics
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -75,7 +76,7 @@ def reliability(bins: Sequence[ReliabilityBin]) -> str:
 
 def distribution(values: Sequence[float], name: str) -> str:
     """How many images have which score in 0..1, and their median."""
-    middle = sorted(values)[len(values) // 2]
+    middle = statistics.median(values)
 
     def paint(axes: Any) -> None:
         axes.hist(values, bins=[place / _BINS for place in range(_BINS + 1)], color=_MAIN, rwidth=0.86)

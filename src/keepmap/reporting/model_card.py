@@ -44,7 +44,7 @@ def model_card(subject: Subject) -> str:
         resampled=subject.scores.resampled,
         network=network_name(facts.config),
         short=" ".join(in_short(subject)),
-        model=model_rows(facts, subject.gallery.speed),
+        model=model_rows(facts, subject.gallery.speed, subject.device),
         rows=data_rows(facts),
         values=list(zip(facts.labels.values, facts.labels.names, strict=True)),
         untold=list(untold(subject)),

@@ -109,9 +109,9 @@ def network_name(config: RunConfig) -> str:
     return f"{config.network} over {encoder}" if encoder else config.network
 
 
-def model_rows(facts: RunFacts, speed: float | None) -> Rows:
-    """Size, arithmetic, reach and speed of the model. speed: megapixels a second, None where unknown."""
-    config, plan = facts.config, facts.plan
+def model_rows(facts: RunFacts, speed: float | None, device: str) -> Rows:
+    """Size, arithmetic, reach and speed of the model. speed: megapixels a second on `device`, None where unknown."""
+    config = facts.config
     rows = [("network", network_name(config))]
     if not config.foreign and config.network in NETWORKS:
         network = sketch(
@@ -126,11 +126,16 @@ def model_rows(facts: RunFacts, speed: float | None) -> Rows:
         rows.append(("values", in_thousands(_values(facts.folder.model_file))))
     rows.append(("file", in_bytes(facts.folder.model_file.stat().st_size)))
     rows.append(("takes", f"{config.channels} channel{'s' * (config.channels > 1)} of {config.dtype}, any size"))
-    if speed is not None:
-        where = f", {plan.device}" if plan else ""
-        rows.append(("speed", f"about {speed:.1f} megapixels a second on the machine that wrote this page{where}"))
+    rows += speed_rows(speed, device)
     rows.append(("temperature", f"{config.temperature:.3g}, by which logits are divided before they are probabilities"))
     return rows
+
+
+def speed_rows(speed: float | None, device: str) -> Rows:
+    """How fast a model is. speed: megapixels a second on `device`; no row where it is None."""
+    if speed is None:
+        return []
+    return [("speed", f"about {speed:.2g} megapixels a second on the machine that wrote this page, {device}")]
 
 
 def _values(file: Path) -> int:

@@ -36,7 +36,7 @@ _OF = {"data set": "all pixels together", "image": "mean of the images"}
 class Subject:
     """What a report is on. title: its name; data: that of the images; training: whether a training held these out.
 
-    command: what reproduces it. facts: None where there is no RUN.
+    command: what reproduces it. facts: None where there is no RUN. device: where was predicted for the pictures.
     """
 
     title: str
@@ -47,6 +47,7 @@ class Subject:
     labels: LabelSet
     facts: RunFacts | None
     command: str
+    device: str = "cpu"
 
 
 def run_page(subject: Subject) -> str:
@@ -70,7 +71,7 @@ def run_page(subject: Subject) -> str:
         drawings=list(_drawings(subject)),
         missing="" if charts.can_draw() else external.install_line("matplotlib"),
         worst=[image for image in scores.images if image.mean_iou is not None][:_WORST],
-        model=model_rows(facts, gallery.speed) if facts else [],
+        model=model_rows(facts, gallery.speed, subject.device) if facts else [],
         data=data_rows(facts) if facts else [],
         shares=list(_class_shares(facts)) if facts else [],
         plan=list(plan_groups(facts.plan)) if facts and facts.plan else [],
@@ -123,12 +124,18 @@ def _figure_rows(scores: Scores) -> Iterator[dict[str, Any]]:
         digits = 3 if not figure.unit else 2
         places = figure.interval if not figure.unit and figure.interval else None
         yield {
-            "name": figure.name.removesuffix(", in units"), "of": _OF[figure.of], "unit": figure.unit,
-            "value": _number(figure.value, digits), "between": between(figure, digits), "images": figure.images,
+            "name": figure.name.removesuffix(", in units"), "of": _of(figure, len(scores.images)), "unit": figure.unit,
+            "value": _number(figure.value, digits), "between": between(figure, digits),
             "at": None if figure.unit or figure.value is None or figure.value > 1 else 100 * figure.value,
             "low": 100 * min(places[0], 1) if places else None,
             "wide": 100 * (min(places[1], 1) - min(places[0], 1)) if places else None,
         }  # fmt: skip
+
+
+def _of(figure: Figure, images: int) -> str:
+    """What a figure is of; how many images, where it is n/a in some."""
+    some = figure.of == "image" and figure.images < images
+    return f"mean of {figure.images} of {images} images" if some else _OF[figure.of]
 
 
 def _has(scores: Scores, name: str) -> bool:

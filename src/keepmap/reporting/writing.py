@@ -22,6 +22,7 @@ from keepmap.reporting.cases import make_gallery
 from keepmap.reporting.model_card import model_card
 from keepmap.reporting.run_facts import RunFacts, command_line, read_facts, train_command
 from keepmap.reporting.run_page import Subject, run_page
+from keepmap.resources import resolve_device
 from keepmap.runs import FORMAT, RunFolder
 
 _AFTER_TRAINING = 1_500_000
@@ -62,7 +63,9 @@ def _of_training(run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Pre
     sight = Sight(pairs, facts.labels, reading, open_run(run.path))
     gallery = make_gallery(scores, sight, _AFTER_TRAINING, _REGIONS)
     data = _data_name(Path(facts.split.images))
-    return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, train_command(facts))
+    device = facts.plan.device if facts.plan else "cpu"
+    command = train_command(facts)
+    return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, command, device)
 
 
 def require_card(source: Path, options: EvaluateOptions) -> None:
@@ -92,7 +95,8 @@ def report_evaluation(
     data = _data_name(others[0])
     names = " + ".join(each.absolute().name for each in (source, *map(Path, options.ensemble or ())))
     title = f"{names}{f', averaged over {options.tta},' if options.tta else ''} on {data}"
-    subject = Subject(title, data, False, scores, gallery, sight.labels, facts, command)
+    device = resolve_device(options.device) if facts else "cpu"
+    subject = Subject(title, data, False, scores, gallery, sight.labels, facts, command, device)
     if options.html:
         write_text(Path(options.html), run_page(subject))
         _say_missing(progress)

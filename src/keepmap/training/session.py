@@ -19,7 +19,7 @@ from keepmap import __version__
 from keepmap.config import from_dict, read_json, to_dict, write_json
 from keepmap.data.classes import ClassNames
 from keepmap.data.facts import FileFacts
-from keepmap.data.groups import WORDS
+from keepmap.data.groups import was_asked
 from keepmap.data.pipeline import Own, Pipeline, pipeline_name
 from keepmap.data.store import SampleStore
 from keepmap.errors import Interrupted, RunError, first_few
@@ -325,7 +325,7 @@ def _train(
         how = {"device": plan.device, "precision": plan.precision}
         counts = validate(engine.judged, held_out, parts.labels, ranks=ranks, **how)
         groups = {stem: parts.groups.get(stem, stem) for stem in counts.stems}
-        return score(counts, choose_resampling(counts.stems, groups, asked=parts.rule not in WORDS))
+        return score(counts, choose_resampling(counts.stems, groups, asked=was_asked(parts.rule)))
 
     shown = partial(
         draw_held_out, engine.judged, held_out, parts.labels, device=plan.device, precision=plan.precision

@@ -166,7 +166,7 @@ def _drawings(subject: Subject) -> Iterator[dict[str, str]]:
             yield _drawing("Validation", charts.validations(steps, values, best), said)
     known = [image.mean_iou for image in scores.images if image.mean_iou is not None]
     if len(known) > 1:
-        said = "A long tail to the left: some kinds of images are not understood."
+        said = "A long tail to the left would be kinds of images that are not understood."
         yield _drawing("Distribution over the images", charts.distribution(known, "mean IoU"), said)
     if any(one.pixels for one in scores.reliability):
         said = "Below the diagonal the model is too sure of itself, above it too careful. Large dots hold many pixels."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -311,3 +312,17 @@ def test_from_source_to_sink_by_windows() -> None:
 def test_messages_name_the_file() -> None:
     with pytest.raises(DataError, match=r"folder/image\.tif has 2 channels"):
         predictor().predict(Source(image(2, 30, 30)), Sink(30, 30))
+
+
+@pytest.mark.parametrize(("kind", "way"), [("unet", "bands"), ("unet", "tiles"), ("unet group", "tiles")])
+def test_the_next_part_is_read_while_one_is_computed(kind, way) -> None:
+    of, pixels = predictor(kind, memory=400_000, way=way), image(1, 400, 90)
+    threads: list[str] = []
+
+    def read(window):
+        threads.append(threading.current_thread().name.split("_")[0])
+        return pixels[(slice(None), *window)]
+
+    assert len(list(of._parts(read, pixels.shape, "labels", "x"))) > 1
+    assert len(threads) > 2
+    assert set(threads[1:]) == {"keepmap-ahead"}

@@ -5,7 +5,8 @@ Knows neither how files are read and written, nor which files there are (see `in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from functools import partial
 
@@ -16,6 +17,7 @@ from keepmap.data.labels import LabelSet
 from keepmap.data.samples import count_not_finite, filled, not_finite, require_alike, unmeasured
 from keepmap.errors import DataError, OutOfMemory
 from keepmap.geometry.tiles import Tile, cover
+from keepmap.inference.ahead import OneAtATime, read_ahead
 from keepmap.inference.blending import blended
 from keepmap.inference.way import Limits, Position, Way, plan_way
 from keepmap.options import WantedWay
@@ -59,7 +61,7 @@ class Predictor:
         self.dtype = dtype
         self._limits = Limits(
             runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes, runtime.band_bytes,
-            runtime.unstreamable, way, runtime.classes,
+            runtime.unstreamable, way, runtime.classes, np.dtype(np.float32).itemsize * runtime.channels,
         )  # fmt: skip
         self._ways: dict[tuple[int, int, int], Way] = {}
 
@@ -120,6 +122,8 @@ class Predictor:
         """
         tracker = tracker or Silent()
         self.check(source)
+        if source.nodata is not None:  # then `deliver` reads too
+            source = OneAtATime(source)
         output: Output = "labels" if probabilities is None else "probabilities"
         position = start
 
@@ -187,23 +191,32 @@ class Predictor:
         where: str,
         way: Way | None = None,
         start: Position = Position(),  # noqa: B008
-    ) -> Iterator[tuple[Window, Array]]:
+    ) -> Generator[tuple[Window, Array], None, None]:
         """(window, labels (h, w) or values (K, h, w)) of each part after `start`; with those before it, the windows
         partition the image."""
         size, stride = (shape[1], shape[2]), self.runtime.stride
         way = way or self.plan_way(*size)
-        if way.kind == "blended tiles":
-            yield from self._blended(way, size, lambda window: _finite(read(window), where), output, start)
-            return
-        for place, tile in enumerate(cover(size, way.window, way.halo, (stride, stride))):
-            if place < start.tiles:
-                continue
+        tiles = list(cover(size, way.window, way.halo, (stride, stride)))[start.tiles :]
+        with read_ahead(lambda window: _finite(read(window), where), self._windows(way, tiles, start)) as pixels:
+            if way.kind == "blended tiles":
+                yield from self._blended(way, size, pixels, output, start)
+                return
+            for place, tile in enumerate(tiles):
+                if way.kind == "bands":
+                    yield from self._streamed(way, tile, pixels, output, 0 if place else start.rows)
+                else:
+                    parts = self.runtime.run(pixels((tile.read[0], tile.read[1]))[np.newaxis], output)
+                    yield (tile.write[0], tile.write[1]), parts[0][(..., *tile.crop)]
+
+    def _windows(self, way: Way, tiles: Sequence[Tile], start: Position) -> Iterator[Window]:
+        """What `_parts` reads of `tiles`, in its order."""
+        for place, tile in enumerate(tiles):
+            rows, columns = tile.read
             if way.kind == "bands":
-                begun = start.rows if place == start.tiles else 0
-                yield from self._streamed(way, tile, lambda window: _finite(read(window), where), output, begun)
-            else:
-                values = _finite(read((tile.read[0], tile.read[1])), where)
-                yield (tile.write[0], tile.write[1]), self.runtime.run(values[np.newaxis], output)[0][(..., *tile.crop)]
+                for top in range(0 if place else self._entered(way, start.rows), rows.stop, way.band):
+                    yield slice(top, min(top + way.band, rows.stop)), columns
+            elif way.kind != "blended tiles" or rows.stop > start.rows:
+                yield rows, columns
 
     def _each(
         self,
@@ -220,9 +233,10 @@ class Predictor:
         way = way or self.plan_way(shape[1], shape[2])
         while True:
             try:
-                for window, part in self._parts(read, shape, output, where, way, start):
-                    begun = True
-                    put(way, window, part)
+                with closing(self._parts(read, shape, output, where, way, start)) as parts:
+                    for window, part in parts:
+                        begun = True
+                        put(way, window, part)
                 return way
             except OutOfMemory:
                 smaller = None if begun else self._with_less(way, (shape[1], shape[2]))
@@ -257,13 +271,8 @@ class Predictor:
     def _streamed(
         self, way: Way, tile: Tile, pixels: Callable[[Window], Array], output: Output, begun: int
     ) -> Iterator[tuple[Window, Array]]:
-        """The parts of a tile as high as the image, band by band, after the rows that are `begun`.
-
-        The stream is entered above them by as many whole bands that what comes out does not depend on it, to the bit:
-        the reach, and two bands in which layers have not yet the rows at a time that they have later.
-        """
-        above = -(-self.runtime.reach[0] // way.band) + 2
-        first = done = max(0, begun // way.band - above) * way.band
+        """The parts of a tile as high as the image, band by band, after the rows that are `begun`."""
+        first = done = self._entered(way, begun)
         (rows, columns) = tile.read
         size = (rows.stop - first, columns.stop - columns.start)
         for part in self.runtime.stream(
@@ -274,6 +283,15 @@ class Predictor:
             done += part.shape[-2]
             if window[0].start < window[0].stop:
                 yield window, part[..., known:, tile.crop[1]]
+
+    def _entered(self, way: Way, begun: int) -> int:
+        """The row at which a stream is entered that goes on after the rows that are `begun`.
+
+        It is above them by as many whole bands that what comes out does not depend on it, to the bit: the reach, and
+        two bands in which layers have not yet the rows at a time that they have later.
+        """
+        above = -(-self.runtime.reach[0] // way.band) + 2
+        return max(0, begun // way.band - above) * way.band
 
 
 def _finite(values: Array, where: str) -> Array:

@@ -73,7 +73,7 @@ class Limits:
     stride:       total stride of the network, pixels. reach: (before, after), pixels. local: whether tiles are exact.
     memory_bytes: what the computing may take; peak_bytes(height, width): what a pass takes, band_bytes(band, width):
     what bands take. unstreamable: why there can be no bands, "" where there can. wanted: the way that was asked for.
-    classes:      of the network, K.
+    classes:      of the network, K. ahead: bytes of a pixel of the part that is read while another is computed.
     """
 
     stride: int
@@ -85,6 +85,11 @@ class Limits:
     unstreamable: str
     wanted: WantedWay = "auto"
     classes: int = 2
+    ahead: int = 0
+
+    def part_bytes(self, height: int, width: int) -> int:
+        """Bytes that one of several passes takes, of (height, width) pixels, about."""
+        return self.peak_bytes(height, width) + self.ahead * height * width
 
 
 def plan_way(size: tuple[int, int], limits: Limits) -> Way:
@@ -124,7 +129,7 @@ def _in_tiles(size: tuple[int, int], limits: Limits, because: str) -> Way:
     halo = (round_up(limits.reach[0], stride), round_up(limits.reach[1], stride))
     window = _cheapest(size, halo, limits)
     tiles = count_tiles(size, window, (halo, halo), (stride, stride))
-    if (smallest := limits.peak_bytes(*window)) > limits.memory_bytes:
+    if (smallest := limits.part_bytes(*window)) > limits.memory_bytes:
         because += f"; the smallest tile takes {_bytes(smallest)}"
     return Way("tiles", window, (halo, halo), tiles, True, because)
 
@@ -138,7 +143,7 @@ def _in_blended_tiles(size: tuple[int, int], limits: Limits, because: str) -> Wa
 
     def taken(side: int) -> int:
         height, width = min(side, whole[0]), min(side, whole[1])
-        return limits.peak_bytes(height, width) + blend_bytes(limits.classes, (height, width), size[1])
+        return limits.part_bytes(height, width) + blend_bytes(limits.classes, (height, width), size[1])
 
     sides = range(max(smallest, *whole), smallest - 1, -stride)
     at = bisect_left(sides, True, key=lambda side: taken(side) <= limits.memory_bytes)
@@ -179,7 +184,8 @@ def _in_bands(size: tuple[int, int], limits: Limits, because: str) -> Way | None
     for width in _windows(size[1], halo, stride, 2 * max(sum(halo), stride)):
         aside = _NONE if width == end else halo
         columns = count_tiles((size[1],), (width,), (aside,), (stride,))
-        fitting = [band for band in heights if limits.band_bytes(band, width) <= limits.memory_bytes]
+        allowed = limits.memory_bytes
+        fitting = [h for h in heights if limits.band_bytes(h, width) + limits.ahead * h * width <= allowed]
         if fitting:
             return Way("bands", (height, width), (_NONE, aside), columns, True, because, max(fitting))
     if limits.wanted == "auto":
@@ -222,7 +228,7 @@ def _widest(height: int, falling: list[int], limits: Limits) -> int | None:
     low, high = 0, len(falling)
     while low < high:
         middle = (low + high) // 2
-        if limits.peak_bytes(height, falling[middle]) <= limits.memory_bytes:
+        if limits.part_bytes(height, falling[middle]) <= limits.memory_bytes:
             high = middle
         else:
             low = middle + 1

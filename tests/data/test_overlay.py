@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keepmap.data import overlay
 from keepmap.data.classes import ClassNames
 from keepmap.data.label_rules import find_labels
 from keepmap.data.labels import IGNORE_INDEX, LabelSet, default_colours
@@ -62,6 +65,23 @@ def test_a_named_first_class_is_tinted_and_opacity_counts() -> None:
     image, indices = np.full((3, 4, 4), 100, np.uint8), np.zeros((4, 4), np.int16)
     assert (draw_overlay(image, indices, ROADS, opacity=1.0) == ROADS.colours[0]).all()
     assert (draw_overlay(image, indices, ROADS, opacity=0.0) == 100).all()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.uint8, 30), (np.uint16, 90)])
+def test_a_picture_is_drawn_in_bands_without_a_seam_and_without_floats_of_all_of_it(
+    monkeypatch: pytest.MonkeyPatch, dtype: type, most: int
+) -> None:
+    random = np.random.default_rng(0)
+    labels = LabelSet((0, 1, 2), ("background", "a", "b"), None, default_colours(3))
+    image, indices = random.integers(0, 255, (3, 1000, 700)).astype(dtype), random.integers(-1, 3, (1000, 700))
+    tracemalloc.start()
+    whole = draw_overlay(image, indices, labels)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < most * indices.size
+    for rows in (7, 10**6):
+        monkeypatch.setattr(overlay, "_ROWS", rows)
+        assert np.array_equal(draw_overlay(image, indices, labels), whole)
 
 
 def test_ignored_pixels_are_grey_whatever_the_class_colours() -> None:

@@ -5,7 +5,7 @@ Draws arrays and writes no file; `sinks.write_picture` does.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from keepmap.data.labels import LabelSet
 from keepmap.data.values import Colour
-from keepmap.protocols import Array
+from keepmap.protocols import Array, LabelMap
 
 Picture = npt.NDArray[np.uint8]
 
@@ -22,6 +22,7 @@ _PAPER: Colour = (250, 250, 248)
 _INK: Colour = (34, 36, 42)
 _FAINT: Colour = (112, 116, 126)
 _IGNORED_GREY = 150
+_ROWS = 256  # that are drawn at a time
 _SAMPLED = 1_000_000  # pixels that the range of an image is judged by
 
 _CELL = (340, 640)  # px: the least and the most width of one picture in a comparison
@@ -42,19 +43,33 @@ def to_rgb(image: Array) -> Picture:
         sample = shown[:, ::step, ::step].astype(np.float64)
         finite = sample[np.isfinite(sample)]
         low, high = np.percentile(finite, (1, 99)) if finite.size else (0.0, 1.0)
-        scaled = (shown - low) * (255 / max(high - low, 1e-12))
-        shown = np.nan_to_num(np.clip(scaled, 0, 255), nan=0.0).round().astype(np.uint8)
+        levels = np.empty(shown.shape, np.uint8)
+        for rows in _bands(shown.shape[1]):
+            scaled = (shown[:, rows] - low) * (255 / max(high - low, 1e-12))
+            levels[:, rows] = np.nan_to_num(np.clip(scaled, 0, 255), nan=0.0).round()
+        shown = levels
     return np.ascontiguousarray(np.moveaxis(shown, 0, -1))
 
 
-def draw_overlay(image: Array, indices: Array, labels: LabelSet, opacity: float = 0.5) -> Picture:
+def _bands(height: int) -> Iterator[slice]:
+    """Rows that are drawn at a time, so that floats of a whole picture are never held."""
+    return (slice(top, min(top + _ROWS, height)) for top in range(0, height, _ROWS))
+
+
+def draw_overlay(image: Array, indices: LabelMap, labels: LabelSet, opacity: float = 0.5) -> Picture:
     """An image (C, H, W) tinted by its classes (H, W), with a crisp line along their borders: (H, W, 3) uint8.
 
     indices: 0..K-1, negative where ignored, which is tinted grey. A first class that is
     named "background", or has no name of its own, is not tinted.
     opacity: 0 shows the image alone, 1 the colours alone.
     """
-    return _tint(to_rgb(image), indices, labels, opacity, line=1)
+    picture = to_rgb(image)
+    drawn = np.empty(picture.shape, np.uint8)
+    for rows in _bands(len(picture)):
+        seen = slice(max(0, rows.start - 1), rows.stop + 1)  # a border depends on the rows beside it
+        part = _tint(picture[seen], np.asarray(indices[seen]), labels, opacity, line=1)
+        drawn[rows] = part[rows.start - seen.start :][: rows.stop - rows.start]
+    return drawn
 
 
 def _tint(picture: Picture, indices: Array, labels: LabelSet, opacity: float, line: int) -> Picture:

@@ -79,7 +79,7 @@ def finish(
     if job.polygons is not None:
         write_pieces(job.polygons, geojson(indices, labels, source.geometry, job.image.name))
     if job.overlay is not None:
-        write_picture(job.overlay, draw_overlay(source.read(), indices[:], labels))
+        write_picture(job.overlay, draw_overlay(source.read(), indices, labels))
     if options.table is None:
         return []
     return table_rows(job.image, class_areas(indices, labels.count), labels, source.geometry)

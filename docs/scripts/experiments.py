@@ -119,7 +119,7 @@ def unet(data: Data, seed: int, kind: type[UNet] = UNet, **options: Any) -> UNet
 def fcn(skips: int, start: Mapping[str, Tensor] | None = None) -> Network:
     """An FCN over EfficientNet-Lite0, from ImageNet weights, then with every tensor of `start` that fits.
 
-    A score layer that `start` does not have begins at zero, as in the paper: the network begins as the coarser one.
+    A score layer of a skip that `start` does not have is zero: the network begins as the coarser one.
     """
     torch.manual_seed(0)
     options = {"encoder": ENCODER, "skips": skips, "head_width": 128}
@@ -129,9 +129,6 @@ def fcn(skips: int, start: Mapping[str, Tensor] | None = None) -> Network:
     own = network.state_dict()
     fits = {name: t for name, t in (start or {}).items() if name in own and own[name].shape == t.shape}
     network.load_state_dict(fits, strict=False)
-    for name, parameter in network.named_parameters():
-        if name.startswith("score.") and name not in fits:
-            torch.nn.init.zeros_(parameter)
     return network
 
 

@@ -205,7 +205,7 @@ class RunFolder:
     def load_matching(self, network: nn.Module) -> list[str]:
         """Load into `network` every tensor of the model that matches in name and shape; return what did not match.
 
-        The normalisation is left as it is: it belongs to the data. Raises RunError where the folder has no model.
+        The normalisation is left as it is: see `read_normalisation`. Raises RunError where the folder has no model.
         """
         self.read_config()
         tensors, _ = read_tensors(self.model_file)
@@ -213,6 +213,16 @@ class RunFolder:
         fits = {name: t for name, t in tensors.items() if name in own and own[name].shape == t.shape}
         network.load_state_dict(fits, strict=False)
         return sorted({name for name in (*own, *tensors) if name not in ("mean", "std")} - set(fits))
+
+    def read_normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """(mean, deviation) of each channel in raw values, by which the network of the model normalises its input.
+
+        Both empty of a network that has none. Raises RunError where the folder has no model.
+        """
+        tensors, _ = read_tensors(self.model_file)
+        mean, deviation = (tuple(tensors[name].tolist()) if name in tensors else () for name in ("mean", "std"))
+        known = len(mean) == len(deviation) == self.read_config().channels
+        return (mean, deviation) if known else ((), ())
 
     def make_network(self, config: RunConfig, given: Segmenter | None = None) -> Any:
         """The network of the RUN with other weights: built by its name, or a copy of the object `given`.

@@ -27,6 +27,8 @@ def test_begins_as_the_bilinear_interpolation_of_fused_scores() -> None:
     torch.manual_seed(0)
     network = FCN(FCNConfig(3, 4, skips=2, head_width=8)).eval()
     x = torch.randn(1, 3, 192, 160)
+    for layer in network.score:
+        nn.init.normal_(layer.weight)
     with torch.inference_mode():
         *_, eighth, sixteenth, last = network.encoder(x)
         fused = F.interpolate(network.head(last), scale_factor=2.0, mode="bilinear") + network.score[0](sixteenth)
@@ -34,6 +36,20 @@ def test_begins_as_the_bilinear_interpolation_of_fused_scores() -> None:
         expected = F.interpolate(fused, scale_factor=8.0, mode="bilinear")
         inner = (..., slice(64, -64), slice(64, -64))
         assert torch.allclose(network(x)[inner], expected[inner], atol=1e-4 * float(expected.abs().max()))
+
+
+def test_a_finer_network_begins_as_the_coarser_one_and_learns() -> None:
+    torch.manual_seed(0)
+    coarse, fine = (FCN(FCNConfig(3, 4, skips=skips, head_width=8)).eval() for skips in (0, 2))
+    assert not fine.load_state_dict({n: t for n, t in coarse.state_dict().items() if n != "up.weight"}, False)[1]
+    x = torch.randn(1, 3, 128, 128)
+    with torch.inference_mode():
+        half = F.interpolate(coarse.scores(x), scale_factor=2.0, mode="bilinear")
+        expected = F.interpolate(half, scale_factor=2.0, mode="bilinear")
+        inner = (..., slice(4, -4), slice(4, -4))
+        assert torch.allclose(fine.scores(x)[inner], expected[inner], atol=1e-5 * float(expected.abs().max()))
+    fine(x).square().sum().backward()
+    assert all(layer.weight.grad.any() for layer in fine.score)
 
 
 def test_an_impossible_head_is_refused() -> None:

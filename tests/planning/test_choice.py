@@ -6,7 +6,7 @@ import pytest
 
 from keepmap.errors import OptionError
 from keepmap.options import TrainOptions
-from keepmap.planning.choice import Offer, Situation, choose_network
+from keepmap.planning.choice import Begun, Offer, Situation, choose_network, normalised_as
 from keepmap.planning.fingerprint import Fingerprint
 
 NUCLEI = Fingerprint(
@@ -89,10 +89,28 @@ def test_no_weights_means_none() -> None:
 
 
 def test_auto_keeps_the_network_that_init_names() -> None:
-    here = replace(HERE, begun=("unet", {"widths": [4, 8]}))
+    here = replace(HERE, begun=Begun("unet", {"widths": [4, 8]}, 3, "uint8", (9.0,) * 3, (8.0,) * 3))
     choice = choose_network(NUCLEI, TrainOptions(init="run"), here)
     assert (choice.network, choice.options, choice.pretrained) == ("unet", {"widths": [4, 8]}, False)
     assert choose_network(NUCLEI, TrainOptions(init="run", model="fcn"), here).network == "fcn"
+
+
+@pytest.mark.parametrize(
+    ("figures", "begun", "mean", "because"),
+    [
+        (NUCLEI, (9.0,) * 3, (9.0,) * 3, "what the weights of --init were trained with"),
+        (NUCLEI, (), (127.0,) * 3, "what the ImageNet weights were trained with"),
+        (GREY, (9.0,) * 3, GREY.mean, "those of --init are for 3 channels of uint8, not 1 of uint8"),
+        (DEEP, (9.0,) * 3, DEEP.mean, "those of --init are for 3 channels of uint8, not 3 of uint16"),
+    ],
+)
+def test_images_like_those_of_init_are_normalised_as_they_were(
+    figures: Fingerprint, begun: tuple[float, ...], mean: tuple[float, ...], because: str
+) -> None:
+    source = Begun("encoder_unet", {}, 3, "uint8", begun, begun)
+    choice = normalised_as(source, choose_network(figures, TrainOptions(init="run", seed=1), HERE), figures)
+    assert choice.mean == mean
+    assert choice.because_mean.endswith(because)
 
 
 @pytest.mark.parametrize("model", ["auto", "unet", "fcn_dilated"])

@@ -332,8 +332,11 @@ def test_a_run_can_begin_from_another_and_lists_the_rest(
 ) -> None:
     first, second, third = (RunFolder(tmp_path / name) for name in ("first", "second", "third"))
     begin(*folders, first, OPTIONS, Silent())
+    for image in folders[0].iterdir():  # the same images, darker
+        Image.fromarray(np.asarray(Image.open(image)) // 2).save(image)
     begin(*folders, second, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert any(line.startswith("init ") and "not:" not in line for line in lines.said)
+    assert second.read_normalisation() == first.read_normalisation()
     monkeypatch.setattr("keepmap.planning.choice._widths", lambda *_: ({"widths": [4, 8, 16]}, ""))
     begin(*folders, third, replace(OPTIONS, init=str(first.path), steps=1), lines)
     assert "not: " in next(line for line in reversed(lines.said) if line.startswith("init "))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
-from keepmap.networks.layers import ACTIVATION, bilinear_weight, conv, conv_norm_act, score, transposed
+from keepmap.networks.layers import ACTIVATION, bilinear_weight, conv, conv_norm_act, score, transposed, zero_score
 from keepmap.networks.network import CHECKPOINTING
 from keepmap.networks.recompute import in_turn, recomputed
 from keepmap.networks.resnet import RESNETS
@@ -47,6 +47,7 @@ class FCN(ScoreNetwork):
     ResNet has no other than the classifying one, so either nothing is kept and the head begins anew, or the matrix
     becomes the convolution `head.fc`, followed as in the paper by ReLU and by scores that begin anew. What `head.fc`
     returns is a map of 1000 scores for each place, whose mean is what the classifier says of the whole image.
+    The scores of skips begin at zero, so that each network begins as the one with a skip less.
     Source: Long, Shelhamer and Darrell 2015, sections 3.1 and 4.1.
     """
 
@@ -59,7 +60,7 @@ class FCN(ScoreNetwork):
         classes, skips = config.classes, config.skips
         self.encoder = encoder
         self.head = _head(config, encoder.widths[-1])
-        self.score = nn.ModuleList(score(inputs, classes) for inputs in encoder.widths[-2::-1][:skips])
+        self.score = nn.ModuleList(zero_score(inputs, classes) for inputs in encoder.widths[-2::-1][:skips])
         self.lift = nn.ModuleList(_interpolation(classes, 2) for _ in range(skips))
         self.score_stride = encoder.strides[-1 - skips]
         self.up = _interpolation(classes, self.score_stride)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.grid import Grid
-from keepmap.networks.layers import ACTIVATION, Crop, Scale, conv, dense_bilinear, score
+from keepmap.networks.layers import ACTIVATION, Crop, Scale, conv, dense_bilinear, zero_score
 from keepmap.networks.network import CHECKPOINTING
 from keepmap.networks.reach import POOLS
 from keepmap.networks.recompute import in_turn, recomputed
@@ -71,7 +71,7 @@ class FCNVGG16(ScoreNetwork):
         self.encoder.checkpointing = config.checkpointing
         self.head = _head(config)
         self.scale = nn.ModuleList(Scale(factor) if config.at_once else nn.Identity() for factor in AT_ONCE[:skips])
-        self.score = nn.ModuleList(_zero_score(width, classes) for width in config.widths[-2::-1][:skips])
+        self.score = nn.ModuleList(zero_score(width, classes) for width in config.widths[-2::-1][:skips])
         self.lift = nn.ModuleList(dense_bilinear(classes, 2).requires_grad_(config.up != "fixed") for _ in range(skips))
         self.up = dense_bilinear(classes, self.score_stride).requires_grad_(config.up == "learned")
         self.trim = self._aligned()
@@ -165,12 +165,5 @@ def _head(config: FCNVGG16Config) -> nn.Sequential:
         layers[name] = conv(inputs, width, kernel, padding=0, bias=True)
         layers[f"{name}_act"] = ACTIVATION["relu"](inplace=True)
         layers[f"{name}_drop"] = nn.Dropout(config.dropout)
-    layers["score"] = _zero_score(width, config.classes)
+    layers["score"] = zero_score(width, config.classes)
     return nn.Sequential(layers)
-
-
-def _zero_score(inputs: int, classes: int) -> nn.Module:
-    layer = score(inputs, classes)
-    for parameter in layer.parameters():
-        nn.init.zeros_(parameter)
-    return layer

@@ -205,6 +205,14 @@ def score(inputs: int, classes: int, kernel: int = 1, *, ndim: int = 2) -> nn.Mo
     return CONV[ndim](inputs, classes, kernel, padding=kernel // 2)
 
 
+def zero_score(inputs: int, classes: int) -> nn.Module:
+    """The 1x1 `score`, all zero: it says nothing until it has learnt."""
+    layer = score(inputs, classes)
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer
+
+
 def normalisation(norm: Literal["batch", "instance", "group"], channels: int, *, ndim: int = 2) -> nn.Module:
     """Batch, instance or group normalisation with a learnt scale and shift for each channel.
 

@@ -51,6 +51,21 @@ class Offer:
 
 
 @dataclass(frozen=True)
+class Begun:
+    """The RUN that --init names: network and options, channels and dtype of its images.
+
+    mean, deviation: of each channel, by which its network normalises; empty of one that takes raw values.
+    """
+
+    network: str
+    options: dict[str, Any]
+    channels: int
+    dtype: str
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Situation:
     """What the planner is told about the machine. device, precision: resolved, never auto.
 
@@ -59,7 +74,7 @@ class Situation:
     processes: that train together, each with this memory and a part of the batch.
     instances: whether the masks number objects. workers: the most that may draw its batches.
     offers: the published ImageNet weights.
-    begun:  network and options of the RUN that --init names.
+    begun:  the RUN that --init names.
     sight:  the widths of a unet -> pixels along each axis that an output pixel depends on.
     """
 
@@ -68,7 +83,7 @@ class Situation:
     memory: int
     validation_pixels: int
     offers: tuple[Offer, ...]
-    begun: tuple[str, dict[str, Any]] | None = None
+    begun: Begun | None = None
     cache: int = 1 << 30
     image_bytes: int = 0
     because_memory: str = "of what is free"
@@ -129,7 +144,7 @@ def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choi
     name = _of_auto(wanted, here) if wanted.model == "auto" else wanted.model
     data = normalisation(figures)
     if here.begun is not None and (wanted.model, wanted.encoder, wanted.weights) == ("auto", "auto", "auto"):
-        return Choice(*here.begun, False, *data, "the network of --init")
+        return Choice(here.begun.network, here.begun.options, False, *data, "the network of --init")
     if name not in (*_OVER_ENCODERS, *_ENCODERS):
         if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
             raise _no_encoder(wanted)
@@ -164,6 +179,17 @@ def normalisation(figures: Fingerprint) -> tuple[tuple[float, ...], tuple[float,
     """(mean, deviation) of each channel by which images like these are normalised."""
     floor = _LEAST_DEVIATION * max(figures.deviation)
     return figures.mean, tuple(max(d, floor) for d in figures.deviation)
+
+
+def normalised_as(begun: Begun, choice: Choice, figures: Fingerprint) -> Choice:
+    """`choice` with the normalisation that the weights of --init were trained with, where it is for such images."""
+    if not begun.mean:
+        return choice
+    if (begun.channels, begun.dtype) == (figures.channels, figures.dtype):
+        because = "what the weights of --init were trained with"
+        return replace(choice, mean=begun.mean, deviation=begun.deviation, because_mean=because)
+    other = f"those of --init are for {begun.channels} channels of {begun.dtype}"
+    return replace(choice, because_mean=f"{choice.because_mean}; {other}, not {figures.channels} of {figures.dtype}")
 
 
 def _no_encoder(wanted: TrainOptions) -> OptionError:

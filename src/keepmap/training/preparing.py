@@ -34,7 +34,7 @@ from keepmap.networks.layers import has_batch_norm
 from keepmap.networks.network import Network
 from keepmap.networks.recompute import let_recompute
 from keepmap.options import ImageOptions, TrainOptions, parse_size
-from keepmap.planning.choice import START_WORDS, Choice, Offer, Situation, choose_network
+from keepmap.planning.choice import START_WORDS, Begun, Choice, Offer, Situation, choose_network, normalised_as
 from keepmap.planning.fingerprint import Fingerprint, fingerprint
 from keepmap.planning.plan import Drawing, Plan
 from keepmap.planning.planner import coverage, make_plan, recipe_of
@@ -187,6 +187,7 @@ def _network(
     else:
         choice, network = choose_given(own, figures, classes, options), own
     if isinstance(network, Network):
+        choice = choice if here.begun is None else normalised_as(here.begun, choice, figures)
         mean, deviation = (told.fixed.get(n, getattr(choice, n)) for n in ("mean", "deviation"))
         network.set_normalisation(mean, deviation)
         choice = replace(choice, mean=tuple(network.mean.tolist()), deviation=tuple(network.std.tolist()))
@@ -272,14 +273,13 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machi
     free = free_memory()
     memory = int(parse_size(wanted.memory)) if wanted.memory else free
     for_steps = torch.cuda.mem_get_info()[0] if device == "cuda" and not wanted.memory else memory // near
-    begun = RunFolder(Path(wanted.init)).read_config() if wanted.init is not None else None
     return Situation(
         device=device,
         precision=resolve_precision(wanted.precision, device),
         memory=int(_MEMORY * for_steps),
         validation_pixels=sum(f.height * f.width for f in parts.validation),
         offers=tuple(offers),
-        begun=None if begun is None else (begun.network, begun.options),
+        begun=None if wanted.init is None else _begun(RunFolder(Path(wanted.init))),
         processes=near * machines,
         instances=parts.labels.instances,
         workers=most_workers(near),
@@ -288,6 +288,12 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machi
         because_memory="of --memory" if wanted.memory else "of what is free",
         sight=lambda widths: sum(sketch("unet", options={**(wanted.set or {}), "widths": widths}).reach) + 1,
     )
+
+
+def _begun(source: RunFolder) -> Begun:
+    config = source.read_config()
+    mean, deviation = source.read_normalisation()
+    return Begun(config.network, config.options, config.channels, config.dtype, mean, deviation)
 
 
 def _decoded(facts: FileFacts) -> int:

@@ -18,6 +18,8 @@ from keepmap.options import WantedWay
 
 _LEAST_BAND, _MOST_BAND = 32, 256
 """Rows. Shorter bands cost more time than they save memory, larger ones bring nothing."""
+_QUICK_BAND = 100 << 20
+"""Bytes that a band's pass takes: larger arrays go back to the system after each layer, which clears them anew."""
 _NONE: Halo = (0, 0)
 
 
@@ -187,7 +189,9 @@ def _in_bands(size: tuple[int, int], limits: Limits, because: str) -> Way | None
         allowed = limits.memory_bytes
         fitting = [h for h in heights if limits.band_bytes(h, width) + limits.ahead * h * width <= allowed]
         if fitting:
-            return Way("bands", (height, width), (_NONE, aside), columns, True, because, max(fitting))
+            quick = [h for h in fitting if limits.peak_bytes(h, width) <= _QUICK_BAND]
+            band = max(quick, default=min(fitting))
+            return Way("bands", (height, width), (_NONE, aside), columns, True, because, band)
     if limits.wanted == "auto":
         return None
     because += f"; the shortest bands of the narrowest columns take {_bytes(limits.band_bytes(heights[0], width))}"

@@ -122,6 +122,7 @@ def test_json_holds_the_report(check: Callable[..., tuple[int, list[str]]], tmp_
     assert [finding["severity"] for finding in report["findings"]] == ["note", "error", "warning", "error"]
     assert report["labels"]["names"] == ["background", "cell [x]"]
     assert report["pixels"] == {"0": 600, "128": 50, "255": 50}
+    assert (report["images_with"], report["repaired"]) == ({"0": 3, "128": 1, "255": 1}, None)
     assert report["pairs"][1] == {
         "stem": "b", "size": [30, 10], "channels": 3, "dtype": "uint8", "pixels": {"0": 250, "128": 50}
     }  # fmt: skip
@@ -182,7 +183,9 @@ def test_fix_and_html(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     out = capsys.readouterr().out.splitlines()
     assert "1 error: training would fail" in out
     assert out[-1].endswith("out: 2 pairs, 2 files in the quarantine; ready to train")
-    assert read_json(tmp_path / "report.json", format=1)["repair"]["pairs"] == 2
+    report = read_json(tmp_path / "report.json", format=1)
+    assert report["repair"]["pairs"] == 2
+    assert (report["failed"], report["repaired"]["failed"]) == (True, False)
     assert (tmp_path / "page.html").stat().st_size > 1000
     assert main(words) == 2
     assert "exists already." in capsys.readouterr().err

@@ -33,9 +33,9 @@ def report(tmp_path: Path) -> DataReport:
     return scan(tmp_path / "images", tmp_path / "masks", class_names=None, ignore="auto", progress=Silent())
 
 
-def store_of(report: DataReport, limit: int, scratch: Path | None = None) -> SampleStore:
+def store_of(report: DataReport, limit: int, scratch: Path | None = None, sharing: int = 1) -> SampleStore:
     assert report.labels is not None
-    return SampleStore(report.facts, report.labels, limit, scratch=scratch)
+    return SampleStore(report.facts, report.labels, limit, scratch=scratch, sharing=sharing)
 
 
 @pytest.mark.parametrize("on_disk", [False, True])
@@ -74,6 +74,7 @@ def test_beyond_the_memory_pairs_are_decoded_once(
         assert np.array_equal(store.get(index)[1], classes)
     monkeypatch.setattr("shutil.disk_usage", lambda path: shutil._ntuple_diskusage(0, 0, 5 * PAIR_BYTES))
     assert store_of(report, PAIR_BYTES, tmp_path).file_bytes == 2 * PAIR_BYTES
+    assert store_of(report, PAIR_BYTES, tmp_path, sharing=2).file_bytes == PAIR_BYTES
 
 
 def test_threads_share_one_store(report: DataReport) -> None:

@@ -159,7 +159,10 @@ def _label_table(report: DataReport) -> Table:
 
 
 def _as_json(report: DataReport) -> dict[str, Any]:
-    """The report as JSON-ready values: everything on the screen, and one entry per good pair."""
+    """The report as JSON-ready values: everything on the screen, and one entry per good pair.
+
+    "failed" is of the folders as they are, "repaired" of the copy that --fix wrote, null without.
+    """
     return {
         "images": str(report.images),
         "masks": str(report.masks),
@@ -168,6 +171,7 @@ def _as_json(report: DataReport) -> dict[str, Any]:
         "labels": None if report.labels is None else to_dict(report.labels),
         "labels_sentence": report.labels_sentence,
         "pixels": {str(value): count for value, count in report.pixels.items()},
+        "images_with": {str(value): count for value, count in report.images_with.items()},
         "pairs": [
             {
                 "stem": fact.stem,
@@ -179,4 +183,7 @@ def _as_json(report: DataReport) -> dict[str, Any]:
             for fact in report.facts
         ],
         "repair": None if report.repair is None else {**to_dict(report.repair), "out": str(report.repair.out)},
+        "repaired": report.repaired and {
+            "failed": report.repaired.failed, "findings": [to_dict(finding) for finding in report.repaired.findings],
+        },
     }

@@ -33,8 +33,9 @@ class SampleStore:
     """The pairs of `facts` as arrays. Safe to read from several threads; no array may be written to.
 
     limit_bytes: memory for what is kept; the first pairs are kept, for good. reading: how files are read.
-    scratch: a folder for the others, in a file without a name that takes half of the free disk at most; from there a
-    crop costs what it costs from memory. What finds no place is read again.
+    scratch: a folder for the others, in a file without a name that takes half of the free disk at most, less where
+    `sharing` such files grow on one disk; from there a crop costs what it costs from memory. What finds no place is
+    read again.
     file_bytes: that the file may grow to. Processes forked from this one share the file.
     Pixels that were never measured have the mean of their image and are ignored.
     """
@@ -46,6 +47,7 @@ class SampleStore:
         limit_bytes: int,
         reading: ImageOptions = ImageOptions(),  # noqa: B008
         scratch: Path | None = None,
+        sharing: int = 1,
     ) -> None:
         self._reading = reading
         self.facts = tuple(facts)
@@ -53,7 +55,7 @@ class SampleStore:
         self._kept: dict[int, Sample] = {}
         self._in_memory = _how_many(self.facts, limit_bytes)
         others = self.facts[self._in_memory :]
-        in_file = others[: _how_many(others, shutil.disk_usage(scratch).free // 2)] if scratch else ()
+        in_file = others[: _how_many(others, shutil.disk_usage(scratch).free // 2 // sharing)] if scratch else ()
         self._in_file = self._in_memory + len(in_file)
         self.file_bytes = sum(map(_size, in_file))
         self._scratch = Scratch(scratch, [_layout(fact) for fact in in_file]) if scratch and in_file else None

@@ -54,6 +54,8 @@ from keepmap.training.wanted import checked
 from keepmap.training.workers import check_workers
 from keepmap.units import in_bytes
 
+_STORES = 2
+"""Of decoded images that a process keeps in files beside the RUN: for training and for validation."""
 _RENEWING = 32
 """Crops from which the statistics of an averaged network are computed before it is validated."""
 
@@ -294,7 +296,7 @@ def _batches(
     """
     plan, parts = job.plan, job.parts
     cache = _cache(plan, ranks) // max(plan.workers, 1)
-    store = SampleStore(parts.train, parts.labels, cache, job.options, scratch)
+    store = SampleStore(parts.train, parts.labels, cache, job.options, scratch, _STORES * ranks.here)
     return planned_batches(plan, network.stride, store, augment, (ranks.rank, ranks.size))
 
 
@@ -307,7 +309,8 @@ def _train(
 ) -> Position:
     plan, parts = job.plan, job.parts
     batches = _batches(network, job, augment, run.path, ranks)
-    held_out = SampleStore(parts.validation, parts.labels, _cache(plan, ranks) // 4, job.options, run.path)
+    cache, stores = _cache(plan, ranks) // 4, _STORES * ranks.here
+    held_out = SampleStore(parts.validation, parts.labels, cache, job.options, run.path, stores)
     if stored := batches.store.file_bytes + held_out.file_bytes:
         progress.say(f"data    decoded images beyond the memory go to a file in {run.path}, {in_bytes(stored)}")
     optimiser = plan.part(OptimiserConfig)

@@ -339,7 +339,8 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, SafetensorError) as error:
         raise RunError(
-            f"{path} cannot be read.", found=str(error), expected="a safetensors file written by keepmap"
+            f"{path} cannot be read.", found=str(error), expected="a safetensors file written by keepmap",
+            do="restore it from a copy, or train again",
         ) from error
     if "digest" in words and words["digest"] != _digest(tensors, text):
         raise RunError(
@@ -356,6 +357,7 @@ def check_names(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], pat
             f"{path} holds the weights of another network.",
             found=gaps,
             expected="the weights of the network in config.json",
+            do="put the model.safetensors and the config.json of one training together",
         )
 
 

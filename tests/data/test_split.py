@@ -203,3 +203,14 @@ def test_images_that_look_alike_stay_together_where_that_does_no_harm(alike: lis
 def test_names_that_tell_nothing_say_nothing() -> None:
     division = split("a b c d")
     assert (division.rule, division.remarks, division.groups) == ("none", (), {})
+
+
+def test_a_fixed_list_that_parts_images_which_look_alike_is_told(tmp_path: Path) -> None:
+    alike = ("1", "1", "2", "")
+    images = [Candidate(stem, f"{stem}.png", (0, 1), stem, like) for stem, like in zip("abcd", alike, strict=True)]
+    path = tmp_path / "val.txt"
+    path.write_text("a\nc\n")
+    (remark,) = divide(images, rule="none", fixed=path, seed=0, share=0.25).remarks
+    assert "val.txt parts images that look nearly the same" in remark and remark.endswith(": a and b")
+    path.write_text("a\nb\n")
+    assert divide(images, rule="none", fixed=path, seed=0, share=0.25).remarks == ()

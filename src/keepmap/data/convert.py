@@ -35,6 +35,7 @@ from keepmap.options import ImageOptions
 from keepmap.protocols import Array, Progress
 
 _GROUND = "background"
+_NAME_IT = "move it out of the folder, or name the annotation file itself"
 
 
 @dataclass(frozen=True)
@@ -121,14 +122,16 @@ def _read_json(path: Path) -> Mapping[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as JSON.", found=str(error), expected="COCO or labelme") from error
+        raise DataError(
+            f"{path} cannot be read as JSON.", found=str(error), expected="COCO or labelme", do=_NAME_IT
+        ) from error
     if isinstance(content, dict) and (isinstance(content.get("shapes"), list) or "annotations" in content):
         return content
     found = first_few([str(key) for key in content]) if isinstance(content, dict) else type(content).__name__
     raise DataError(
         f"{path} is neither a COCO nor a labelme file.", found=f"the entries {found}",
-        expected="images, categories and annotations, or shapes",
-    )
+        expected="images, categories and annotations, or shapes", do=_NAME_IT,
+    )  # fmt: skip
 
 
 def _read_annotations(source: Path, limit: int) -> tuple[str, list[Drawing], tuple[str, ...], list[Finding]]:
@@ -142,7 +145,9 @@ def _read_annotations(source: Path, limit: int) -> tuple[str, list[Drawing], tup
         content = _read_json(path)
         if "shapes" not in content:
             if len(paths) > 1:
-                raise DataError(f"{path} is no labelme file.", expected="labelme files only, or one COCO file")
+                raise DataError(
+                    f"{path} is no labelme file.", expected="labelme files only, or one COCO file", do=_NAME_IT
+                )
             drawings, names, left_out = read_coco(path, content)
             return "COCO", drawings, tuple(names), _left_out(path, left_out, "objects have a box and no outline")
         folder = source if source.is_dir() else path.parent

@@ -63,7 +63,8 @@ def divide(
         held = _listed(fixed, stems)
         _require_unparted(candidates, named, held, fixed, rule)
         rest = tuple(sorted(set(stems) - set(held)))
-        return Division(rest, held, f"--validation {fixed}", _shared(join_equal(named, digests)))
+        told = _alike_parted(candidates, held, fixed)
+        return Division(rest, held, f"--validation {fixed}", _shared(join_equal(named, digests)), told)
     named, used, remarks = group_stems(stems, rule), rule, []
     if rule == "found" and not _shared(named):
         used = "none"
@@ -179,6 +180,18 @@ def _listed(path: Path, stems: Sequence[str]) -> tuple[str, ...]:
             expected="at least one image to train on and one to validate with",
         )
     return tuple(held)
+
+
+def _alike_parted(candidates: Sequence[Candidate], held: Collection[str], path: Path) -> tuple[str, ...]:
+    """A remark where a list parts images that look nearly the same: what looks alike may still be another image."""
+    sides: dict[str, dict[bool, str]] = {}
+    for candidate in candidates:
+        if candidate.alike:
+            sides.setdefault(candidate.alike, {})[candidate.stem in held] = candidate.stem
+    parted = [f"{both[True]} and {both[False]}" for both in sides.values() if len(both) == 2]
+    if not parted:
+        return ()
+    return (f"groups  {path} parts images that look nearly the same, its scores may be too good: {first_few(parted)}",)
 
 
 def _require_unparted(

@@ -35,7 +35,10 @@ def network_config(name: str, *, channels: int, classes: int, options: Mapping[s
         raise OptionError(f"There is no network {name}.", found=name, expected=nearest(name, NETWORKS))
     for key, value, least in (("channels", channels, 1), ("classes", classes, 2)):
         if value < least:
-            raise OptionError(f"{key} of {name} must be at least {least}.", found=str(value))
+            raise OptionError(
+                f"{key} of {name} must be at least {least}.", found=str(value), expected=f"{least} or more",
+                do="count them in the data" + (", the background among them" if key == "classes" else ""),
+            )  # fmt: skip
         if key in options:
             raise OptionError(f"{key} is no option of {name}: it follows from the data.", found=f"{key}={options[key]}")
     return config.from_dict(NETWORKS[name][0], {"channels": channels, "classes": classes, **options}, f"{name}")

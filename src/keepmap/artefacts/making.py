@@ -31,8 +31,8 @@ from keepmap.artefacts.graphs import (
 from keepmap.artefacts.loading import open_artefact
 from keepmap.artefacts.parity import SIZES, Parity, Sides, measure_parity
 from keepmap.artefacts.pictures import Pictures, calibration, crops_of, pictures_of, samples
-from keepmap.config import hidden_beside, to_dict, write_json, writing
-from keepmap.errors import ContractError, OptionError, OutputError, nearest
+from keepmap.config import hidden_beside, not_written, to_dict, write_json, writing
+from keepmap.errors import ContractError, DiskFull, OptionError, OutputError, nearest
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.footprint import memory_of
 from keepmap.networks.network import Network
@@ -110,7 +110,7 @@ def make_artefact(
 def _scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder beside `folder`, in place of one that was left there, which goes away at the end.
 
-    Raises OutputError, DiskFull, where it cannot be made.
+    Raises OutputError where it cannot be made, DiskFull where the disk is full in the block.
     """
     scratch = hidden_beside(folder.absolute(), ".partial")
     try:
@@ -118,6 +118,11 @@ def _scratch(folder: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
         yield scratch
+    except OSError as error:  # others are of libraries that do not load, and are told as they are
+        told = not_written(folder, error)
+        if isinstance(told, DiskFull):
+            raise told from error
+        raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

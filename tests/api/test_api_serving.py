@@ -17,6 +17,6 @@ def test_options_are_handed_over(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
     calls: list[tuple[Any, ...]] = []
     monkeypatch.setattr(serving, "serve_model", lambda *arguments: calls.append(arguments))
     keepmap.serve(run.path, port=0, token="abc", precision="float32", queue=3)
-    path, predictor, options, _ = calls[0]
-    assert (path, predictor.runtime.precision) == (Path(run.path), "float32")
+    path, load, options, _ = calls[0]
+    assert (path, load().runtime.precision) == (Path(run.path), "float32")
     assert options == ServeOptions(port=0, token="abc", precision="float32", queue=3)

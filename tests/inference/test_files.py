@@ -481,11 +481,8 @@ def test_another_prediction_is_said_and_its_masks_stay(predictor, tmp_path) -> N
     assert tree(out) == {"a.png", "b.png", "prediction.jsonl"}
 
 
-def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypatch) -> None:
-    images = [save(tmp_path / f"{name}.tif", 200, 230) for name in "ab"]
-    expected = [read_mask(path) for path in predict_files(predictor, images, tmp_path / "whole")]
-    monkeypatch.setattr(predictor.runtime, "unstreamable", "it is so")
-    generous = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30)
+def misled(predictor, monkeypatch) -> Predictor:
+    """A predictor told of more memory than there is: a pass of more than 20,000 px fails, and there are no bands."""
     run = predictor.runtime.run
 
     def narrow(x, output="labels"):
@@ -493,7 +490,15 @@ def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypa
             raise OutOfMemory("too much")
         return run(x, output)
 
+    monkeypatch.setattr(predictor.runtime, "unstreamable", "it is so")
     monkeypatch.setattr(predictor.runtime, "run", narrow)
+    return Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30)
+
+
+def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypatch) -> None:
+    images = [save(tmp_path / f"{name}.tif", 200, 230) for name in "ab"]
+    expected = [read_mask(path) for path in predict_files(predictor, images, tmp_path / "whole")]
+    generous = misled(predictor, monkeypatch)
     told = Told()
     found = predict_files(generous, images, tmp_path / "out", progress=told)
     assert all(np.mean(read_mask(path) != mask) < 1e-3 for path, mask in zip(found, expected, strict=True))
@@ -508,16 +513,7 @@ def test_a_lack_of_memory_ends_no_job_of_many_images_of_one_size(predictor, tmp_
     """Those whose headers were read before are tiled in groups that were made for one pass."""
     images = [save(tmp_path / f"{number:02}.png", 200, 230) for number in range(20)]
     monkeypatch.setattr(batching, "_PIXELS", 200 * 230 * 3)
-    monkeypatch.setattr(predictor.runtime, "unstreamable", "it is so")
-    generous = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30)
-    run = predictor.runtime.run
-
-    def narrow(x, output="labels"):
-        if x.shape[2] * x.shape[3] > 20_000:
-            raise OutOfMemory("too much")
-        return run(x, output)
-
-    monkeypatch.setattr(predictor.runtime, "run", narrow)
+    generous = misled(predictor, monkeypatch)
     found = predict_files(generous, images, tmp_path / "out")
     assert len({path.read_bytes() for path in found}) == 1
 

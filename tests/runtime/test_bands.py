@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from torch import nn
 
 from keepmap.networks.catalogue import build_network
+from keepmap.networks.layers import ACTIVATION, CONV
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
+from keepmap.networks.unet import UNetConfig
 from keepmap.runtime.bands import BandStream
 from keepmap.runtime.winograd import WinogradConv
 
@@ -102,6 +104,23 @@ def test_winograd_convolutions_are_streamed_too() -> None:
                 network.set_submodule(name, WinogradConv(layer))
         bands, _ = in_bands(network, x, 8)
     assert float((bands - whole).abs().max()) <= 1e-4 * float(whole.abs().max())
+
+
+class Overwriting(Network):
+    """An activation overwrites what the head has read."""
+
+    def __init__(self) -> None:
+        super().__init__(UNetConfig(channels=3, classes=2), stride=1)
+        self.head, self.act = CONV[2](3, 2, 3, padding=1), ACTIVATION["relu"](inplace=True)
+
+    def core(self, x: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.head(x) + self.head(self.act(x))
+        return logits
+
+
+def test_a_layer_that_overwrites_what_others_read_is_named() -> None:
+    with pytest.raises(TypeError, match="act overwrites what another layer reads"):
+        BandStream(Overwriting().eval(), (50, 50), 16)
 
 
 @pytest.mark.parametrize(

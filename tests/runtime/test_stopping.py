@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from keepmap.networks.catalogue import build_network
+from keepmap.runtime.fusing import FusedConv
 from keepmap.runtime.manifest import Manifest
 from keepmap.runtime.onnx_runtime import open_onnx
 from keepmap.runtime.openvino_runtime import _runtime
@@ -70,7 +71,7 @@ def test_a_pass_ends_between_two_layers(runtime: TorchRuntime, stop: Stop) -> No
         if len(computed) == 3:
             stop.cancel()
 
-    hooks = [m.register_forward_hook(count) for m in runtime._network.modules() if isinstance(m, nn.Conv2d)]
+    hooks = [step.layer.register_forward_hook(count) for step in runtime._steps if isinstance(step.layer, FusedConv)]
     with pytest.raises(Cancelled):
         runtime.run(image)
     for hook in hooks:

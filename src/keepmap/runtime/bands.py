@@ -5,7 +5,7 @@ Knows the steps of a core and the kinds of its layers; neither files nor when ba
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from math import inf
 from typing import Any
 
@@ -18,12 +18,12 @@ from keepmap.networks.network import Network
 from keepmap.networks.reach import ACTIVATIONS, AVERAGES, CONVS, NORMS, PADS, POOLS, TRANSPOSEDS, along
 from keepmap.networks.trace import Step, steps_of
 from keepmap.runtime import stopping
-from keepmap.runtime.winograd import WinogradConv
+from keepmap.runtime.rows import Queue, edge, joined, numbers, overlaps, stacked, takes_several, without_rows
 
 _POINTWISE = (*NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
-_JOINS = {"cat": lambda rows: torch.cat(rows, 1), "add": lambda rows: rows[0] + rows[1]}
-Flow = tuple[Tensor | None, bool]
-"""What a value of the core offers now: its next rows (1, C, n, W), if there are any, and whether they are the last."""
+_JOINS: dict[str, Callable[..., Tensor]] = {"cat": joined, "add": lambda a, b: a + b}
+Flow = tuple[Any, bool]
+"""What a value of the core offers now: its next rows (1, C, n, W), None for none, and whether they are the last."""
 
 
 class BandStream:
@@ -31,18 +31,22 @@ class BandStream:
 
     Each layer keeps the rows that its next output needs, each join those that wait for the slower branch; no more.
     network: local, in eval mode. size: (H, W) of the image. band: rows at a time, a multiple of the stride.
+    steps: of its core, such as `fused` ones; () for those of `steps_of`.
     Raises TypeError naming what cannot be streamed: a layer, a mirrored border, a network that is not local.
     """
 
-    def __init__(self, network: Network, size: tuple[int, int], band: int) -> None:
+    def __init__(self, network: Network, size: tuple[int, int], band: int, steps: Sequence[Step] = ()) -> None:
         if not network.local or not network.zero_padded:
             what = "mirrors the border" if network.local else "sees the whole image at once"
             raise TypeError(f"{type(network).__name__} {what}")
         self._network, self._size = network, size
-        self._steps = steps_of(network)
+        self._steps = steps or steps_of(network)
         self._last = {source: at for at, step in enumerate(self._steps) for source in step.inputs}
         self._links: list[_Link] = []
+        read = [source for step in self._steps for source in step.inputs]
         for step in self._steps:
+            if getattr(step.layer, "inplace", False) and read.count(step.inputs[0]) > 1:
+                raise TypeError(f"{step.name} overwrites what another layer reads")
             self._links.append(_link(step, self._links[step.inputs[0]].stride if step.inputs else 1, band))
         self._read = self._written = 0
 
@@ -69,7 +73,7 @@ class BandStream:
 
     def held(self) -> int:
         """Bytes of the rows that are kept until the next band."""
-        return sum(rows.nbytes for link in self._links for rows in link.kept if rows is not None)
+        return sum(link.held() for link in self._links)
 
     def _padded(self, x: Tensor, ended: bool) -> Tensor:
         """Normalised rows with the zeros that `Network.pad` puts beside them and, at the ends, above and below."""
@@ -91,10 +95,10 @@ class BandStream:
 class _Link:
     """A layer without memory, and the frame of those with: the stride of its value and the rows it keeps for later."""
 
-    def __init__(self, stride: int, layer: Any) -> None:
+    def __init__(self, stride: int, layer: Any, values: int = 1) -> None:
         self.stride = stride
-        self.layer: Callable[[Tensor], Tensor] = layer
-        self.kept: list[Tensor | None] = [None]
+        self.layer: Callable[..., Tensor] = layer
+        self.queues = [Queue() for _ in range(values)]
         self.seen = self.done = 0
         self._over = False
 
@@ -104,60 +108,72 @@ class _Link:
         rows, self._over = None if waits else self.take(rows, ended), ended
         return rows, ended
 
-    def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
+    def take(self, x: Any, ended: bool) -> Tensor | None:
         """The rows that are final once x has come. ended: x is the last, if it is anything."""
         return None if x is None else self.layer(x)
+
+    def held(self) -> int:
+        """Bytes of the rows that wait."""
+        return sum(queue.nbytes for queue in self.queues)
 
 
 class _Window(_Link):
     """Convolution, pooling, padding: `span` rows make one, every `step` rows; rows of `fill` lie above and below."""
 
-    def __init__(self, stride: int, layer: Any) -> None:
-        kernel, self.step, padding, dilation = _numbers(layer)
-        super().__init__(stride * self.step, _without_rows(layer))
+    def __init__(self, stride: int, layer: Any, values: int = 1) -> None:
+        kernel, self.step, padding, dilation = numbers(layer)
+        super().__init__(stride * self.step, without_rows(layer), values)
         self.above, self.below = tuple(layer.padding)[2:] if isinstance(layer, PADS) else (padding, padding)
         self.span = dilation * (kernel - 1) + 1
         self.fill = -inf if isinstance(layer, POOLS) else 0.0
         self.partial = bool(getattr(layer, "ceil_mode", False))
 
-    def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
-        above = None if x is None or self.seen else _edge(x, self.above, self.fill)
-        rows = _stacked(above, self.kept[0], x)
-        self.seen += 0 if x is None else x.shape[2]
+    def take(self, x: Any, ended: bool) -> Tensor | None:
+        for queue, rows in zip(self.queues, [] if x is None else x if isinstance(x, list) else [x], strict=False):
+            queue.put(None if self.seen else edge(rows, self.above, self.fill), rows)
+        have = self.queues[0].count
+        self.seen = have + self.done * self.step - self.above
         if ended:
             steps, rest = divmod(self.seen + self.above + self.below - self.span, self.step)
             more = self.partial and rest and (steps + 1) * self.step < self.seen + self.above
             count = steps + 1 + bool(more) - self.done
-            rows = _stacked(rows, _edge(rows, (count - 1) * self.step + self.span - rows.shape[2], self.fill))
+            for queue in self.queues:
+                queue.fill((count - 1) * self.step + self.span - have, self.fill)
         else:
-            count = max(0, min((rows.shape[2] - self.span) // self.step + 1, rows.shape[2] // self.step))
+            count = max(0, min((have - self.span) // self.step + 1, have // self.step))
         self.done += count
-        self.kept = [None if ended else rows[:, :, count * self.step :].clone()]
-        return self.layer(rows[:, :, : (count - 1) * self.step + self.span]) if count else None
+        rows = (count - 1) * self.step + self.span
+        made = self.layer(*[queue.first(rows) for queue in self.queues]) if count else None
+        for queue in self.queues:
+            queue.drop(queue.count if ended else count * self.step)
+        return made
 
 
 class _Transposed(_Link):
     """A row adds to `kernel` rows, those of the next row lie `step` further: what is not final is carried on."""
 
     def __init__(self, stride: int, layer: Any) -> None:
-        self.kernel, self.step, self.padding, _ = _numbers(layer)
-        super().__init__(stride // self.step, _without_rows(layer))
+        self.kernel, self.step, self.padding, _ = numbers(layer)
+        super().__init__(stride // self.step, without_rows(layer))
         self.beyond = self.kernel - self.padding - self.step + along(layer.output_padding, 0)
-        self.bias = layer.bias
+        self.bias = layer.bias if overlaps(layer) else None
 
     def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
-        rows: Any = self.kept[0]
+        queue = self.queues[0]
         if x is not None:
             self.seen += x.shape[2]
             made = self.layer(x)
-            made = _stacked(made, _edge(made, self.step - self.kernel, 0.0))
-            if rows is not None:
-                made[:, :, : rows.shape[2]] += rows
-            rows = made
+            made = stacked(made, edge(made, self.step - self.kernel, 0.0))
+            if queue.count:
+                made[:, :, : queue.count] += queue.first(queue.count)
+                queue.drop(queue.count)
+            queue.put(made)
         count = self.seen * self.step + self.beyond * ended - self.done
-        rows = _stacked(rows, _edge(rows, count - rows.shape[2], 0.0))
-        self.kept = [None if ended else rows[:, :, count:].clone()]
-        final: Tensor = rows[:, :, max(0, self.padding - self.done) : count]
+        if not count:
+            return None
+        queue.fill(count - queue.count, 0.0)
+        final = queue.first(count)[:, :, max(0, self.padding - self.done) :]
+        queue.drop(queue.count if ended else count)
         self.done += count
         return None if not final.shape[2] else final if self.bias is None else final + self.bias.view(1, -1, 1, 1)
 
@@ -166,9 +182,11 @@ class _Interpolated(_Link):
     """Linear interpolation mixes two neighbours; beyond the first and the last row these are repeated."""
 
     def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
-        rows = _stacked(self.kept[0] if x is None or self.kept[0] is not None else x[:, :, :1], x)
-        rows = _stacked(rows, rows[:, :, -1:]) if ended else rows
-        self.kept = [None if ended else rows[:, :, -2:].clone()]
+        queue = self.queues[0]
+        queue.put(x[:, :, :1] if x is not None and not queue.count else None, x)
+        rows = queue.first(queue.count)
+        rows = stacked(rows, rows[:, :, -1:] if ended else None)
+        queue.drop(queue.count if ended else queue.count - 2)
         made = self.layer(rows)
         factor = made.shape[2] // rows.shape[2]
         return made.narrow(2, factor, made.shape[2] - 2 * factor) if rows.shape[2] > 2 else None
@@ -177,21 +195,35 @@ class _Interpolated(_Link):
 class _Joined(_Link):
     """Several values, row by row: the faster branch waits, `most` rows leave at a time; the first loses `before`."""
 
-    def __init__(self, stride: int, join: Callable[[list[Tensor]], Tensor], most: int, before: int = 0) -> None:
-        super().__init__(stride, None)
-        self._join, self._most, self._skip = join, most, before
+    def __init__(self, stride: int, join: Callable[..., Any], values: int, most: int, before: int = 0) -> None:
+        super().__init__(stride, join, values)
+        self._most, self._skip = most, before
 
     def __call__(self, flows: list[Flow]) -> Flow:
-        old = self.kept if len(self.kept) == len(flows) else [None] * len(flows)
-        waiting = [_stacked(rows, new) for rows, (new, _) in zip(old, flows, strict=True)]
-        if self._skip and waiting[0] is not None:
-            cut = min(self._skip, waiting[0].shape[2])
-            waiting[0], self._skip = waiting[0][:, :, cut:], self._skip - cut
-        count = min(self._most, *(0 if rows is None else rows.shape[2] for rows in waiting))
-        joined = self._join([rows[:, :, :count] for rows in waiting if rows is not None]) if count else None
-        self.kept = [None if rows is None else rows[:, :, count:].clone() for rows in waiting]
-        rest = self.kept[-1]
-        return joined, all(ended for _, ended in flows) and (rest is None or not rest.shape[2])
+        for queue, (rows, _) in zip(self.queues, flows, strict=True):
+            queue.put(rows)
+        cut = min(self._skip, self.queues[0].count)
+        self.queues[0].drop(cut)
+        self._skip -= cut
+        count = min(self._most, *(queue.count for queue in self.queues))
+        joined = self.layer(*[queue.first(count) for queue in self.queues]) if count else None
+        for queue in self.queues:
+            queue.drop(count)
+        return joined, all(ended for _, ended in flows) and not self.queues[-1].count
+
+
+class _JoinedWindow(_Window):
+    """A convolution of several values side by side, which come to it in a list."""
+
+    def __init__(self, stride: int, layer: Any, values: int, most: int) -> None:
+        super().__init__(stride, layer, values)
+        self._joined = _Joined(stride, lambda *rows: list(rows), values, most)
+
+    def __call__(self, flows: list[Flow]) -> Flow:
+        return super().__call__([self._joined(flows)])
+
+    def held(self) -> int:
+        return super().held() + self._joined.held()
 
 
 def _link(step: Step, stride: int, band: int) -> _Link:
@@ -201,49 +233,17 @@ def _link(step: Step, stride: int, band: int) -> _Link:
     if step.kind == "input" or isinstance(layer, _POINTWISE):
         return _Link(stride, layer or nn.Identity())
     if step.kind in _JOINS:
-        return _Joined(stride, _JOINS[step.kind], most)
+        return _Joined(stride, _JOINS[step.kind], len(step.inputs), most)
     if isinstance(layer, Product) and len(step.inputs) == 2:
-        return _Joined(stride, lambda rows: layer(*rows), most)
+        return _Joined(stride, layer, 2, most)
     if isinstance(layer, Crop):
-        return _Joined(stride, lambda rows: rows[0].narrow(3, layer.before, rows[1].shape[3]), most, layer.before)
-    if isinstance(layer, (*CONVS, *POOLS, *AVERAGES, *PADS, WinogradConv)):
+        return _Joined(stride, lambda a, b: a.narrow(3, layer.before, b.shape[3]), 2, most, layer.before)
+    if takes_several(layer, step.inputs):
+        return _JoinedWindow(stride, layer, len(step.inputs), most)
+    if isinstance(layer, (*CONVS, *POOLS, *AVERAGES, *PADS)) or hasattr(layer, "inner_rows"):
         return _Window(stride, layer)
     if isinstance(layer, TRANSPOSEDS):
         return _Transposed(stride, layer)
     if isinstance(layer, Upsample) and not layer.aligned:
         return (_Link if layer.nearest else _Interpolated)(stride // layer.factor, layer)
     raise TypeError(f"{step.name} ({type(layer).__name__}) cannot be computed in bands")
-
-
-def _without_rows(layer: Any) -> Callable[[Tensor], Tensor]:
-    """What `layer` computes without padding above and below; a transposed convolution without its bias either."""
-    if isinstance(layer, WinogradConv):
-        return layer.inner_rows
-    if isinstance(layer, PADS):
-        return lambda x: F.pad(x, layer.padding[:2])
-    sides = (0, along(layer.padding, 1))
-    if isinstance(layer, CONVS):
-        return lambda x: F.conv2d(x, layer.weight, layer.bias, layer.stride, sides, layer.dilation, layer.groups)
-    if isinstance(layer, TRANSPOSEDS):
-        more = (0, along(layer.output_padding, 1))
-        return lambda x: F.conv_transpose2d(x, layer.weight, None, layer.stride, sides, more, layer.groups)
-    if isinstance(layer, AVERAGES):
-        return lambda x: F.avg_pool2d(x, layer.kernel_size, layer.stride, sides)
-    return lambda x: F.max_pool2d(x, layer.kernel_size, layer.stride, sides, layer.dilation, layer.ceil_mode)
-
-
-def _numbers(layer: Any) -> tuple[int, ...]:
-    return tuple(along(getattr(layer, key, 1), 0) for key in ("kernel_size", "stride", "padding", "dilation"))
-
-
-def _edge(like: Tensor, rows: int, fill: float) -> Tensor | None:
-    """`rows` rows of one value, as wide as `like`; None for none."""
-    count, channels, _, width = like.shape
-    return like.new_full((count, rows, width, channels), fill).permute(0, 3, 1, 2) if rows > 0 else None
-
-
-def _stacked(*parts: Tensor | None) -> Any:
-    """The parts below each other, None for none; with the channels last, which takes a sixth of the time."""
-    there = [part.permute(0, 2, 3, 1) for part in parts if part is not None]
-    joined = torch.cat(there, 1) if len(there) > 1 else next(iter(there), None)
-    return None if joined is None else joined.permute(0, 3, 1, 2)

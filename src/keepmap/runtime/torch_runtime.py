@@ -23,10 +23,12 @@ from keepmap.networks.footprint import memory_of
 from keepmap.networks.network import Network
 from keepmap.networks.score_network import ScoreNetwork
 from keepmap.networks.shortage import told_by_level
+from keepmap.networks.trace import Step, steps_of
 from keepmap.protocols import Array, Output
 from keepmap.runtime import stopping
 from keepmap.runtime.bands import BandStream
 from keepmap.runtime.folding import fold_batch_norms
+from keepmap.runtime.fusing import Fused, can_fuse, fused
 from keepmap.runtime.outputs import delivered, label_dtype
 from keepmap.runtime.winograd import use_winograd
 
@@ -94,6 +96,7 @@ class TorchRuntime:
         self.stride: int = network.stride
         self.reach: tuple[int, int] = network.reach
         self.local: bool = network.local
+        self._steps = self._fused_steps(dtype)
         self._memory = memory_of(network, bytes_per_value=dtype.itemsize)
         self.unstreamable = self._why_not_in_bands()
         """Why an image cannot be computed in bands; "" where it can."""
@@ -110,7 +113,7 @@ class TorchRuntime:
     def band_bytes(self, band: int, width: int) -> int:
         """Bytes that `stream` needs at its peak for bands of so many rows of an image of `width` pixels, about.
 
-        What is held is put together anew with what comes, so for a moment it is there twice.
+        Rows that are held may be the last of a larger array, so they count twice.
         """
         return 2 * ceil(self._held_by_column * width) + 3 * self._memory(band, width)
 
@@ -140,7 +143,7 @@ class TorchRuntime:
         """
         if self.unstreamable or not isinstance(self._network, Network):
             raise TypeError(self.unstreamable)
-        stream = BandStream(self._network, size, band)
+        stream = BandStream(self._network, size, band, self._steps)
         for row in range(0, size[0], band):
             x = read(slice(row, min(row + band, size[0])))[np.newaxis]
             with self._told(x.shape), torch.inference_mode():
@@ -148,11 +151,21 @@ class TorchRuntime:
                 parts = [delivered(logits, output, self.temperature)[0] for logits in pushed]
             yield from parts
 
+    def _fused_steps(self, dtype: torch.dtype) -> list[Step]:
+        """The steps of the core, none of a network of the user's own; on a CPU fused ones, which become its core."""
+        if not isinstance(self._network, Network):
+            return []
+        steps = steps_of(self._network)
+        if self.device == "cpu" and can_fuse(steps, dtype):
+            steps = fused(steps, self.channels)
+            self._network.core = Fused(steps)  # type: ignore[method-assign]
+        return steps
+
     def _why_not_in_bands(self) -> str:
         if not isinstance(self._network, Network):
             return "the layers of a network of your own are not known"
         try:
-            BandStream(self._network, (1, 1), self.stride)
+            BandStream(self._network, (1, 1), self.stride, self._steps)
         except TypeError as error:
             return str(error)
         return ""
@@ -162,7 +175,7 @@ class TorchRuntime:
         """Bytes that are held between two bands for each column of pixels, from a strip of nothing that is streamed."""
         width, band = 2 * self.stride, self.stride
         rows = 2 * sum(self.reach) + 4 * band
-        stream = BandStream(cast(Network, self._network), (rows, width), band)
+        stream = BandStream(cast(Network, self._network), (rows, width), band, self._steps)
         held = 0
         with torch.inference_mode():
             for row in range(0, rows, band):

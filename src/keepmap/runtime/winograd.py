@@ -6,7 +6,6 @@ Knows single convolutions; which precision and device gain by it is decided wher
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from keepmap.networks.layers import CONV, Convolution
@@ -36,6 +35,7 @@ class WinogradConv(nn.Module):
         super().__init__()
         weight = conv.weight.detach()
         outputs, inputs = weight.shape[:2]
+        self.out_channels = outputs
         taps = torch.tensor(_TO_TAPS, device=weight.device)
         turned = torch.einsum("ai,kcij,bj->abck", taps, weight.float(), taps)
         bias = torch.zeros(outputs) if conv.bias is None else conv.bias.detach()
@@ -43,23 +43,24 @@ class WinogradConv(nn.Module):
         self.register_buffer("bias", bias.to(weight.device, torch.float32))
         self.kernel_size, self.stride, self.padding, self.dilation = (3, 3), (1, 1), (1, 1), (1, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, K, H, W), channels_last."""
-        return self._convolved(x, 1)
+    def forward(self, *values: Tensor) -> Tensor:
+        """Of x (N, C, H, W), or several values that make it up side by side -> (N, K, H, W), channels_last."""
+        return self._convolved(values, 1)
 
-    def inner_rows(self, x: Tensor) -> Tensor:
+    def inner_rows(self, *values: Tensor) -> Tensor:
         """(N, C, H + 2, W) -> (N, K, H, W): zeros are put beside x, not above and below it."""
-        return self._convolved(x, 0)
+        return self._convolved(values, 0)
 
-    def _convolved(self, x: Tensor, edge: int) -> Tensor:
-        count, inputs, height, width = x.shape
-        height += 2 * edge - 2
-        outputs, across = self.weight.shape[2], -(-width // 2)
-        padded = F.pad(x, (1, 1 + width % 2, edge, edge + height % 2)).permute(0, 2, 3, 1)
-        out = x.new_empty(count, padded.shape[1] - 2, 2 * across, outputs)
+    def _convolved(self, values: tuple[Tensor, ...], edge: int) -> Tensor:
+        x = values[0]
+        height, width = x.shape[2] + 2 * edge - 2, x.shape[3]
+        _, inputs, outputs = self.weight.shape
+        across = -(-width // 2)
+        framed = _framed(values, edge, inputs)
+        out = x.new_empty(len(x), framed.shape[1] - 2, 2 * across, outputs)
         down = max(1, min(out.shape[1] // 2, _CHUNK_BYTES // (16 * across * inputs * x.element_size())))
         room = _Room(x, down * across, inputs, outputs)
-        for image, result in zip(padded, out, strict=True):
+        for image, result in zip(framed, out, strict=True):
             for first in range(0, len(result), 2 * down):
                 self._blocks(image[first : first + 2 * down + 2], result[first : first + 2 * down], room)
         return out[:, :height, :width].permute(0, 3, 1, 2)
@@ -78,6 +79,19 @@ class WinogradConv(nn.Module):
         for row, (a, b, c, d) in enumerate((upper, lower)):
             blocks[:, row, :, 0] = a.add_(b).add_(c).add_(self.bias)
             blocks[:, row, :, 1] = b.sub_(c).sub_(d).add_(self.bias)
+
+
+def _framed(values: tuple[Tensor, ...], edge: int, channels: int) -> Tensor:
+    """The values side by side, (N, h, w, C), in zeros: `edge` rows above, a column before, even extents."""
+    count, _, height, width = values[0].shape
+    bottom, right = edge + height, 1 + width
+    framed = values[0].new_empty(count, bottom + edge + height % 2, right + 1 + width % 2, channels)
+    for border in (framed[:, :edge], framed[:, bottom:], framed[:, edge:bottom, :1], framed[:, edge:bottom, right:]):
+        border.zero_()
+    inner = torch.split(framed[:, edge:bottom, 1:right], [x.shape[1] for x in values], 3)
+    for part, x in zip(inner, values, strict=True):
+        part.copy_(x.permute(0, 2, 3, 1))
+    return framed
 
 
 class _Room:

@@ -38,6 +38,7 @@ def test_two_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert row[:5] == ["mean", "IoU", "data", "set", "1.0000"]
     assert row[6].startswith("-0.") and row[7].startswith("(-0.") and row[-1].startswith("-0.")
     assert "[new]" in out and "Lost most mean IoU: 5 1.000 to 0." in out and "over 6 images" in out
+    assert "Lost images, worst regions: " in out
     assert "b: 1 prediction without a mask: not scored." in out
     found = from_dict(Comparison, read_json(Path("out.json"), format=1), "out.json")
     assert found.sources == ("a", "b")

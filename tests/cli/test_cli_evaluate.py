@@ -80,7 +80,10 @@ def test_table_of_images_is_csv_with_the_worst_first(tmp_path: Path, capsys: pyt
     assert float(rows[0]["iou foreground"]) == pytest.approx(0.4)
     assert float(rows[0]["mean_iou"]) == pytest.approx((0.4 + 20 / 32) / 2)
     assert rows[0]["expected_dice"] == ""
-    assert "Worst images by mean IoU: cell 1 0.5" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "Worst images by mean IoU: cell 1 0.5" in out
+    assert "Worst classes by IoU: foreground 0.600, background 0.714" in out
+    assert "Worst regions: cell 1 12 wrong px in rows 0 to 3, columns 0 to 9; cell 2 8 wrong px" in out
     assert main(["evaluate", "a", "b", "--table", str(tmp_path)]) == 2
     assert "a file name for --table" in capsys.readouterr().err
 

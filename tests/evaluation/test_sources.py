@@ -59,6 +59,12 @@ def test_comparison_says_where_the_second_lost(desk: Path) -> None:
     assert iou.second == found.scores[1].mean_iou
     assert pairing.worst_classes == ("foreground", "background")
     assert pairing.worst_images[0].stem.startswith("site2")
+    assert {place.stem for place in pairing.worst_regions} <= {change.stem for change in pairing.worst_images}
+    assert [place.region.wrong for place in pairing.worst_regions] == sorted(
+        (image.worst_region.wrong for image in found.scores[1].images if image.worst_region and image.stem in
+         {change.stem for change in pairing.worst_images}), reverse=True,
+    )  # fmt: skip
+    assert pairing.worst_regions
     assert all(change.second < change.first for change in pairing.worst_images)
     assert found.resampled == "95 % intervals over 6 images, which are of 3 groups only: they may be too narrow"
     assert from_dict(Comparison, json.loads(json.dumps(to_dict(found))), "comparison") == found
@@ -69,7 +75,9 @@ def test_nothing_is_lost_against_itself_and_every_other_is_compared_with_the_fir
     same, better = found.pairings
     assert (same.worst_classes, same.worst_images, better.worst_images) == ((), (), ())
     assert {one.difference for one in same.numbers} == {0}
-    assert {one.name for one in same.numbers if one.of == "image"} == {"mean IoU", "mean Dice", "pixel accuracy"}
+    assert {one.name for one in same.numbers if one.of == "image"} == {
+        "mean IoU", "mean Dice", "mean precision", "mean recall", "pixel accuracy",
+    }  # fmt: skip
 
 
 def test_runs_are_compared_on_images(desk: Path) -> None:

@@ -27,6 +27,9 @@ def test_region_numbers_are_those_of_scikit_learn(seed, classes) -> None:
     of_each = {"average": None, "labels": labels}
     assert figures.iou(region) == pytest.approx(metrics.jaccard_score(truth, prediction, **of_each))
     assert figures.dice(region) == pytest.approx(metrics.f1_score(truth, prediction, **of_each))
+    for number in ("precision", "recall"):
+        theirs = getattr(metrics, f"{number}_score")(truth, prediction, **of_each, zero_division=np.nan)
+        assert getattr(figures, number)(region) == pytest.approx(theirs, nan_ok=True)
     weighted = metrics.jaccard_score(truth, prediction, average="weighted", labels=labels)
     assert figures.frequency_weighted_iou(region) == pytest.approx(weighted)
     assert figures.pixel_accuracy(region) == pytest.approx(metrics.accuracy_score(truth, prediction))
@@ -37,6 +40,8 @@ def test_absent_is_not_available_and_leaves_means_alone() -> None:
     assert np.array_equal(figures.iou(region), [2 / 3, 0, np.nan], equal_nan=True)
     assert figures.mean_known(figures.iou(region)) == pytest.approx(1 / 3)
     assert figures.frequency_weighted_iou(region) == pytest.approx(2 / 3 * 2 / 3)
+    assert np.array_equal(figures.precision(region), [2 / 3, np.nan, np.nan], equal_nan=True)
+    assert np.array_equal(figures.recall(region), [1, 0, np.nan], equal_nan=True)
     nothing = np.zeros((3, 3))
     for number in (figures.mean_known(figures.dice(nothing)), figures.pixel_accuracy(nothing)):
         assert np.isnan(number)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+from collections.abc import Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -15,7 +16,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from keepmap.evaluation.sources import Pairing
+from keepmap.evaluation.sources import Pairing, WrongPlace, worst_places
 from keepmap.metrics.confusion import Figure, ImageScores, Interval, Scores
 from keepmap.units import in_thousands
 
@@ -102,7 +103,22 @@ def score_notes(scores: Scores) -> list[str]:
         areas = [f"{row.name} {row.area:.4g} ({row.predicted_area:.4g} predicted)" for row in scores.classes]
         notes.append(f"Area, {scores.area_unit}: {', '.join(areas)}.")
     notes += [f"{remark}." for remark in scores.remarks]
+    known = sorted((row.iou, row.name) for row in scores.classes if row.iou is not None)
+    if len(known) > 1:
+        notes.append(f"Worst classes by IoU: {', '.join(f'{name} {value:.3f}' for value, name in known[:_WORST])}.")
+    if places := worst_places(scores.images)[:_WORST]:
+        notes.append(f"Worst regions: {_places(places)}.")
     return [*notes, f"Worst images by mean IoU: {', '.join(worst)}." if len(scores.images) > 1 and worst else ""]
+
+
+def _places(places: Sequence[WrongPlace]) -> str:
+    """The squares in words: "a 512 wrong px in rows 0 to 127, columns 128 to 255"."""
+    return "; ".join(
+        f"{place.stem} {one.wrong} wrong px in rows {one.row} to {one.row + one.height - 1}, "
+        f"columns {one.column} to {one.column + one.width - 1}"
+        for place in places
+        for one in (place.region,)
+    )
 
 
 def image_lines(scores: Scores) -> str:
@@ -142,6 +158,8 @@ def pairing_parts(pairing: Pairing) -> list[RenderableType]:
     if pairing.worst_images:
         images = ", ".join(f"{image.stem} {image.first:.3f} to {image.second:.3f}" for image in pairing.worst_images)
         parts.append(Text(f"Lost most mean IoU: {images}."))
+    if pairing.worst_regions:
+        parts.append(Text(f"Lost images, worst regions: {_places(pairing.worst_regions[:_WORST])}."))
     return parts
 
 

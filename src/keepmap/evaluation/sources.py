@@ -15,6 +15,7 @@ from keepmap.errors import DataError, OptionError, first_few
 from keepmap.evaluation.counting import count_folders, count_run
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import ImageScores, Scores
+from keepmap.metrics.regions import Region
 from keepmap.metrics.scoring import Difference, Resampling, choose_resampling, differences, score
 from keepmap.metrics.tally import Judging, Tally
 from keepmap.options import AveragingOptions, CompareOptions, EvaluateOptions, ScoreOptions
@@ -48,10 +49,19 @@ class ImageChange:
 
 
 @dataclass(frozen=True)
+class WrongPlace:
+    """The square of an image in which most pixels are wrong."""
+
+    stem: str
+    region: Region
+
+
+@dataclass(frozen=True)
 class Pairing:
     """The first source against another. numbers: every one that both have, then the IoU of each class.
 
     worst_classes: names of those that lost most IoU; worst_images: those that lost most mean IoU. Only losses.
+    worst_regions: of all images that lost mean IoU, the squares in which the other source is most wrong.
     """
 
     first: str
@@ -59,6 +69,7 @@ class Pairing:
     numbers: tuple[Difference, ...]
     worst_classes: tuple[str, ...]
     worst_images: tuple[ImageChange, ...]
+    worst_regions: tuple[WrongPlace, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,11 +103,11 @@ def evaluate_source(
                 "--memory, --way, --device, --precision, --tta, --ensemble and network= are for a RUN; "
                 "nothing is computed."
             )
-        tally = _count_masks(source, others[0], options, progress, options.html)
+        tally = _count_masks(source, others[0], options, progress)
     elif len(others) == 2:
         _no_labels(options, "evaluate PREDICTIONS MASKS with them")
         tally = count_run(
-            opener.open(source), others[0], others[1], judging=_judging(options, options.html), reading=options,
+            opener.open(source), others[0], others[1], judging=_judging(options), reading=options,
             trained=opener.trained(source), progress=progress,
         )  # fmt: skip
     else:
@@ -151,17 +162,15 @@ def compare_sources(
     return Comparison(tuple(map(str, sources)), scores, tuple(pairings), resampling.text)
 
 
-def _judging(options: ScoreOptions, html: str | None = None) -> Judging:
-    """What is computed; for a page, where in each image most is wrong, too."""
-    return Judging(options.metrics == "all", options.surface_tolerance, regions=html is not None)
+def _judging(options: ScoreOptions) -> Judging:
+    """What is computed."""
+    return Judging(options.metrics == "all", options.surface_tolerance, regions=True)
 
 
-def _count_masks(
-    predictions: Path, masks: Path, options: ScoreOptions, progress: Progress, html: str | None = None
-) -> Tally:
+def _count_masks(predictions: Path, masks: Path, options: ScoreOptions, progress: Progress) -> Tally:
     return count_folders(
         predictions, masks, class_names=named_classes(options.classes), ignore=options.ignore,
-        instances=options.instances, judging=_judging(options, html), reading=options, progress=progress,
+        instances=options.instances, judging=_judging(options), reading=options, progress=progress,
     )  # fmt: skip
 
 
@@ -205,4 +214,11 @@ def _pairing(names: tuple[str, str], found: Sequence[Difference], first: Scores,
         if image.mean_iou is not None and (before := of_first[image.stem].mean_iou) is not None
     ]
     worse = sorted((c for c in changes if c.second < c.first), key=lambda change: change.second - change.first)
-    return Pairing(*names, tuple(found), tuple(one.name for one in lost[:WORST]), tuple(worse[:WORST]))
+    places = worst_places([image for image in second.images if image.stem in {change.stem for change in worse}])
+    return Pairing(*names, tuple(found), tuple(one.name for one in lost[:WORST]), tuple(worse[:WORST]), places)
+
+
+def worst_places(images: Sequence[ImageScores]) -> tuple[WrongPlace, ...]:
+    """The squares with the most wrong pixels, one of an image at most."""
+    places = [WrongPlace(image.stem, image.worst_region) for image in images if image.worst_region is not None]
+    return tuple(sorted(places, key=lambda place: -place.region.wrong)[:WORST])

@@ -47,6 +47,16 @@ def dice(region: Floats) -> Floats:
     return ratio(2 * hits, true + predicted)
 
 
+def precision(region: Floats) -> Floats:
+    """(..., K) of counts (..., K, 3)."""
+    return ratio(region[..., 0], region[..., 2])
+
+
+def recall(region: Floats) -> Floats:
+    """(..., K) of counts (..., K, 3)."""
+    return ratio(region[..., 0], region[..., 1])
+
+
 def pixel_accuracy(region: Floats) -> Floats:
     """(...) of counts (..., K, 3)."""
     hits, true, _ = np.moveaxis(region, -1, 0)
@@ -82,6 +92,8 @@ class Spec:
 SPECS = (
     Spec("mean IoU", "region", lambda c: mean_known(iou(c)), (DATA_SET, IMAGE)),
     Spec("mean Dice", "region", lambda c: mean_known(dice(c)), (DATA_SET, IMAGE)),
+    Spec("mean precision", "region", lambda c: mean_known(precision(c)), (DATA_SET, IMAGE)),
+    Spec("mean recall", "region", lambda c: mean_known(recall(c)), (DATA_SET, IMAGE)),
     Spec("frequency-weighted IoU", "region", frequency_weighted_iou, (DATA_SET,)),
     Spec("pixel accuracy", "region", pixel_accuracy, (DATA_SET, IMAGE)),
     Spec("boundary F", "boundary", lambda c: mean_known(boundary_f(c)), (DATA_SET, IMAGE)),

@@ -1,4 +1,4 @@
-"""Calibration against scikit-learn, scipy's minimiser and plain loops."""
+"""Calibration against scikit-learn, MONAI, scipy's minimiser and plain loops."""
 
 from __future__ import annotations
 
@@ -62,6 +62,23 @@ def test_brier_score_is_that_of_scikit_learn() -> None:
         truth[known], probabilities[:, known].T, labels=[0, 1, 2, 3], scale_by_half=False
     )  # fmt: skip
     assert total / pixels == pytest.approx(expected, rel=1e-5)
+
+
+def test_bins_and_their_error_are_those_of_monai() -> None:
+    """Its bins of one channel that holds the winner's probability, against whether the winner is right."""
+    metrics, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
+    probabilities, truth = draw(7, 4, (30, 40))
+    bins = count(probabilities, truth).bins
+    known = truth >= 0
+    confidence, right = probabilities.max(0)[known], probabilities.argmax(0)[known] == truth[known]
+    planes = (torch.from_numpy(values.astype(np.float32))[None, None] for values in (confidence, right))
+    means, shares, pixels = (part.numpy()[0, 0] for part in metrics.calibration_binning(*planes, num_bins=BINS))
+    assert bins[:, 0] == pytest.approx(pixels)
+    used = pixels > 0
+    assert bins[used, 1] / pixels[used] == pytest.approx(means[used], rel=1e-5)
+    assert bins[used, 2] / pixels[used] == pytest.approx(shares[used], rel=1e-5)
+    error = (np.abs(means - shares) * pixels)[used].sum() / pixels.sum()
+    assert calibration_error(bins) == pytest.approx(error, rel=1e-4)
 
 
 def test_ignored_pixels_change_nothing() -> None:

@@ -81,6 +81,17 @@ def test_scores_are_over_all_pixels_not_over_images() -> None:
     assert mean_of_images == 0.5
 
 
+def test_worked_out_by_hand() -> None:
+    matrix = ConfusionMatrix(2)
+    matrix.add(np.array([0, 0, 0, 0, 1, 1, 1, 1, 1]), np.array([0, 0, 0, 1, 1, 1, 0, 0, 0]))
+    ground, tree = matrix.scores().classes
+    assert (ground.iou, ground.dice, ground.precision, ground.recall) == pytest.approx((3 / 7, 6 / 10, 1 / 2, 3 / 4))
+    assert (tree.iou, tree.dice, tree.precision, tree.recall) == pytest.approx((2 / 6, 4 / 8, 2 / 3, 2 / 5))
+    scores = matrix.scores()
+    assert (scores.pixel_accuracy, scores.mean_iou) == pytest.approx((5 / 9, 8 / 21))
+    assert scores.frequency_weighted_iou == pytest.approx((4 * 3 / 7 + 5 / 3) / 9)
+
+
 def test_absent_classes_are_not_available_and_leave_the_mean_alone() -> None:
     matrix = ConfusionMatrix(4)
     matrix.add(np.array([0, 0, 1, -1]), np.array([0, 0, 3, 2]))

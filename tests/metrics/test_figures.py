@@ -47,6 +47,14 @@ def test_absent_is_not_available_and_leaves_means_alone() -> None:
         assert np.isnan(number)
 
 
+def test_precision_and_recall_worked_out_by_hand() -> None:
+    """A class with 4 true pixels, 5 predicted ones and 3 hits; another with 6, 5 and 4."""
+    region = np.array([[3.0, 4, 5], [4, 6, 5]])
+    assert figures.precision(region) == pytest.approx([0.6, 0.8])
+    assert figures.recall(region) == pytest.approx([0.75, 2 / 3])
+    assert figures.mean_known(figures.recall(region)) == pytest.approx(17 / 24)
+
+
 def test_error_of_the_count_is_not_available_without_objects() -> None:
     counts = np.array([[3.0, 5, 2], [5, 3, 0], [0, 0, 0]])
     assert np.array_equal(figures.count_error(counts), [2, 2, np.nan], equal_nan=True)

@@ -1,4 +1,4 @@
-"""Objects against labelling of the whole and loops over all pairs, and on cases worked out by hand."""
+"""Objects against labelling of the whole, loops over all pairs and MONAI, and on cases worked out by hand."""
 
 from __future__ import annotations
 
@@ -45,6 +45,24 @@ def test_bands_equal_the_whole(seed, classes, share, band, shape) -> None:
     swapped = match_objects(np.maximum(prediction, 0), np.where(truth < 0, 0, truth), classes)
     again = match_objects(np.where(truth < 0, 0, truth), prediction, classes)
     assert np.array_equal(swapped[:, [1, 0, 2]], again)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_objects_are_those_of_monai(seed) -> None:
+    """Its recognition quality of panoptic segmentation is our F1."""
+    metrics, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
+    random = np.random.default_rng(seed)
+    scene = ndimage.gaussian_filter(random.normal(size=(40, 50)), 1.5)
+    moved = scene + 0.5 * ndimage.gaussian_filter(random.normal(size=(40, 50)), 1.5)
+    truth, prediction = ((field > 0.15).astype(int) for field in (scene, moved))
+    counts = match_objects(truth, prediction, 2, band=200)[1]
+    numbers = [torch.from_numpy(ndimage.label(plane, np.ones((3, 3)))[0]) for plane in (prediction, truth)]
+    hits, invented, missed, _ = metrics.compute_panoptic_quality(*numbers, output_confusion_matrix=True).tolist()
+    assert hits > 0 and invented > 0 and missed > 0
+    assert counts.tolist() == [hits + missed, hits + invented, hits]
+    theirs = float(metrics.compute_panoptic_quality(*numbers, metric_name="rq", smooth_numerator=0))
+    assert object_f1(counts) == pytest.approx(theirs, rel=1e-6)
+    assert average_precision(counts) == pytest.approx(hits / (hits + invented + missed))
 
 
 def test_a_ring_is_one_object_whatever_the_bands() -> None:

@@ -1,4 +1,4 @@
-"""Distances of outlines against all pairs of pixels, against distance transforms, and on shapes worked out by hand."""
+"""Distances of outlines against all pairs of pixels, distance transforms and MONAI, and on shapes drawn by hand."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from keepmap.metrics.surfaces import (
+    ClassDistances,
     boundary_f,
     boundary_tolerance,
     hausdorff95,
@@ -105,6 +106,25 @@ def test_distances_equal_those_of_distance_transforms() -> None:
         assert surface_distance(pair) == pytest.approx(np.concatenate(ways).mean())
 
 
+@pytest.mark.filterwarnings("ignore:monai.metrics:FutureWarning")
+@pytest.mark.parametrize("spacing", [None, (2.0, 0.5)])
+def test_surface_numbers_are_those_of_monai(spacing) -> None:
+    """In a frame of a class of its own: MONAI takes the border of an image for an outline."""
+    metrics, torch = pytest.importorskip("monai.metrics"), pytest.importorskip("torch")
+    truth, prediction = (np.pad(plane, 1, constant_values=3) for plane in draw_pair(5, 3, (24, 31), ignored=0))
+    found = outline_distances(truth, prediction, 4, spacing)
+    ours = [[measure(pair) for pair in found] for measure in (hausdorff95, surface_distance)]
+    ours.append(surface_dice(near_counts(found, 1.5)))
+    masks = [torch.from_numpy(plane == np.arange(4)[:, None, None])[None].float() for plane in (prediction, truth)]
+    options = {"include_background": True, "spacing": spacing}
+    theirs = (
+        metrics.compute_hausdorff_distance(*masks, percentile=95, **options),
+        metrics.compute_average_surface_distance(*masks, symmetric=True, **options),
+        metrics.compute_surface_dice(*masks, class_thresholds=[1.5] * 4, **options),
+    )
+    assert np.array(ours)[:, :3] == pytest.approx(np.concatenate(theirs)[:, :3], rel=1e-5)
+
+
 def test_a_square_that_moved() -> None:
     truth, prediction = np.zeros((2, 20, 20), np.int8)
     truth[5:9, 5:9] = prediction[5:9, 7:11] = 1
@@ -114,6 +134,22 @@ def test_a_square_that_moved() -> None:
     counts = near_counts([distances], 1.0)
     assert counts.tolist() == [[12, 8, 12, 8]]
     assert boundary_f(counts) == surface_dice(counts) == [pytest.approx(2 / 3)]
+
+
+def test_a_square_that_moved_over_long_pixels() -> None:
+    """Rows are 0.5 apart, columns 3: inside the other square the nearest outline is above or below."""
+    truth, prediction = np.zeros((2, 20, 20), np.int8)
+    truth[5:9, 5:9] = prediction[5:9, 7:11] = 1
+    distances = outline_distances(truth, prediction, 2, (0.5, 3.0))[1]
+    assert sorted(distances.from_truth) == [0] * 4 + [0.5] * 2 + [3] * 2 + [6] * 4
+    assert surface_distance(distances) == pytest.approx(31 / 12)
+    assert hausdorff95(distances) == 6
+
+
+def test_the_percentile_is_linear_between_ranks_and_of_each_way_alone() -> None:
+    assert hausdorff95(ClassDistances(np.array([0.0, 9.0]), np.arange(11.0))) == pytest.approx(9.5)
+    assert hausdorff95(ClassDistances(np.arange(11.0), np.zeros(99))) == pytest.approx(9.5)
+    assert hausdorff95(ClassDistances(np.array([0.0, 1.0, 4.0]), np.zeros(3))) == pytest.approx(1 + 0.9 * 3)
 
 
 def test_f_is_harmonic_and_surface_dice_is_pooled() -> None:

@@ -15,8 +15,10 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from scipy import ndimage
 
 import keepmap
+from keepmap.config import to_dict
 from keepmap.runs import RunFolder
 
 FOLDER = Path(__file__).resolve().parents[1] / "benchmarks"
@@ -224,6 +226,33 @@ def test_scores_are_counted_the_same_in_every_way_and_memory_is_flat(load: Any) 
     assert many < few + 1
 
 
+def test_an_independent_script_scores_the_same(tmp_path: Path, load: Any) -> None:
+    """Three classes and ignored pixels; a number that is off by a little, or n/a on one side, is found."""
+    module = load("independent")
+    random = np.random.default_rng(0)
+    for name in ("predictions", "masks"):
+        (tmp_path / name).mkdir()
+    for index in range(5):
+        scene = ndimage.gaussian_filter(random.normal(size=(4, 40, 50 + index)), (0, 3, 3))
+        truth, prediction = (layers.argmax(0) for layers in (scene[:3], scene[:3] + 0.3 * scene[1:]))
+        truth[random.random(truth.shape) < 0.05] = 255
+        truth[truth == (2 if index < 2 else -1)] = 0
+        for name, plane in (("masks", truth), ("predictions", prediction)):
+            Image.fromarray(plane.astype(np.uint8)).save(tmp_path / name / f"{index}.png")
+    (tmp_path / "names.txt").write_text("background\ncell\nrare")
+    folders = tmp_path / "predictions", tmp_path / "masks"
+    found = keepmap.evaluate(*folders, classes=str(tmp_path / "names.txt"), ignore="255")
+    scores = json.loads(json.dumps(to_dict(found)))
+    counts = module.count(folders, ["background", "cell", "rare"], 255, 2.0)
+    compared = module.compare(scores, counts)
+    assert compared["largest_difference"] < 1e-12
+    assert compared["left_out"] == [] and compared["numbers"] > 100
+    scores["classes"][1]["hausdorff95"] += 1e-6
+    assert module.compare(scores, counts)["of"] == "class cell: hausdorff95"
+    scores["figures"][0]["value"] = None
+    assert module.compare(scores, counts)["largest_difference"] == np.inf
+
+
 def arm(name: str, hits: int) -> dict[str, Any]:
     matrices = [[[300, 100 - hits], [0, hits]], [[350, 50 - hits // 2], [0, hits // 2]]]
     return {
@@ -308,6 +337,9 @@ RESULTS: dict[str, dict[str, Any]] = {
         "all": {"seconds": 0.12, "slowest": 0.2, "intervals_seconds": 0.8, "mean_iou": 0.8, "pairs": 1000},
         "monai": {"ours": 0.08, "monai": 0.8, "ratio": 10.0, "difference": 1e-6, "pairs": 20},
     },
+    "independent-drawn": {
+        "images": 5, "classes": 3, "numbers": 130, "not_available": 9, "largest_difference": 2e-15, "of": "image: IoU",
+    },
     "speed": {
         "precision": "bfloat16", "logit_difference": 1e-6, "training": ROW,
         "inference": {**ROW, "equal_labels": 0.999, "gflop": 385.0, "gflop_per_second": 300.0},
@@ -325,7 +357,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assemble = importlib.import_module("assemble")
     assemble.main(tmp_path / "RESULTS.md")
     page = (tmp_path / "RESULTS.md").read_text()
-    assert page.count("\n## ") == 15
+    assert page.count("\n## ") == 16
     assert "| nuclei `--model unet` | 90 (100) | 45.0 | 50.0 | 0.90 | -2.2 |" in page
     assert "Median error 10%" in page
     assert "| root-frequency, seed 0 | 480 | 0.400 | +0.024 | n/a | 0.80 | 0.10 |" in page
@@ -344,6 +376,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "| unet, 5000 px, MONAI | 900 | 61 | 2.0e-04 | one pass |" in page
     assert "bands 6e-07, tiles 5e-07" in page and "20 of 20 with the same bytes; 12 went on" in page
     assert "| surfaces: MONAI | 800 | 10.00 |" in page
+    assert "| drawn: 5 images, 3 classes | 130 | 9 | 2.0e-15 | image: IoU |" in page
     assert "0.83 of the matrix product" in page
     assert f"torch {torch.__version__}" in page
 

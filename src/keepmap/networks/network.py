@@ -80,7 +80,8 @@ class Network(nn.Module):
         if x.ndim < 4 or x.shape[1] != channels:
             raise ValueError(f"a network of {channels} channels takes (N, {channels}, H, W), not {tuple(x.shape)}")
         shape = (1, -1, *[1] * (x.ndim - 2))
-        return ((x.float() - self.mean.view(shape)) / self.std.view(shape)).to(self.dtype)
+        values = x.to(torch.float32, copy=True)  # in place: a fresh array costs more than the arithmetic on it
+        return values.sub_(self.mean.view(shape)).div_(self.std.view(shape)).to(self.dtype)
 
     def pad(self, x: Tensor) -> Tensor:
         """x with zeros around it: `pad_before` above and left, and as many below and right as `padded` asks for."""

@@ -14,6 +14,8 @@ from PIL import Image
 from keepmap.data.labels import LabelSet
 from keepmap.evaluation.looking import Look
 from keepmap.metrics.regions import Region
+from keepmap.protocols import Silent
+from keepmap.reporting import cases
 from keepmap.reporting.cases import make_gallery
 
 LABELS = LabelSet((0, 1, 2), ("background", "cell", "dust"), 255, ((0, 0, 0), (200, 100, 0), (0, 90, 200)))
@@ -38,6 +40,21 @@ class Drawn:
         truth[:5, :5] = -1
         image, prediction = np.full((3, 40, 60), self.bright, np.uint8), np.zeros((40, 60), np.uint8)
         return Look(stem, image, truth, prediction, 0.5 / len(self.seen))
+
+
+class Told(Silent):
+    """A Progress that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.tracked: list[tuple[str, float]] = []
+        self.done = 0.0
+
+    def track(self, name: str, total: float, unit: str) -> Silent:
+        self.tracked.append((name, total))
+        return self
+
+    def advance(self, done: float = 1, **figures: float | str) -> None:
+        self.done += done
 
 
 def scores(count: int) -> Any:
@@ -93,6 +110,20 @@ def test_layers_hold_classes_and_errors_and_nothing_else() -> None:
     assert errors[0, 0, 3] and not errors[20, 30, 3]
     assert opened(case.image or "").shape == (40, 60, 4)
     assert not case.brightened
+
+
+def test_pictures_that_do_not_compress_are_smaller_and_every_image_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = Told()
+    gallery = make_gallery(scores(3), Drawn(), 10**9, regions=1, progress=told)  # type: ignore[arg-type]
+    assert (told.tracked, told.done) == ([("pictures", 3)], 3)
+    assert {(case.width, case.height) for case in gallery.cases} == {(60, 40)}
+    monkeypatch.setattr(cases, "_SIDES", (60, 30, 15))
+    monkeypatch.setattr(cases, "_CHARACTERS", 0)
+    small = make_gallery(scores(3), Drawn(), 10**9, regions=1)  # type: ignore[arg-type]
+    assert {(case.width, case.height) for case in small.cases} == {(15, 10)}
+    assert opened(small.cases[0].image or "").shape == (10, 15, 4)
 
 
 def test_a_dark_image_is_brightened_and_says_so() -> None:

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from keepmap.config import from_dict, read_json
 from keepmap.metrics.confusion import Scores
+from keepmap.reporting.cases import Gallery
+from keepmap.reporting.model_card import model_card
+from keepmap.reporting.run_facts import read_facts
+from keepmap.reporting.run_page import Subject
+
+
+def test_a_card_without_a_number_is_read_too(reported: Any) -> None:
+    yaml = pytest.importorskip("yaml")
+    facts = read_facts(reported.run)
+    figures = tuple(replace(figure, value=None, interval=None) for figure in reported.scores.figures)
+    scores = replace(reported.scores, figures=figures)
+    subject = Subject("a", "b", False, scores, Gallery((), (), None, 0), facts.labels, facts, "", [])
+    text = model_card(subject)
+    assert "metrics:" not in text.split("---")[1]
+    header = yaml.safe_load(text.split("---")[1])
+    assert header["library_name"] == "keepmap" and set(header) == {"library_name", "pipeline_tag", "tags"}
 
 
 @pytest.mark.parametrize("kind", ["validation", "test"])

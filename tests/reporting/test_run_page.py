@@ -12,16 +12,27 @@ import pytest
 
 from keepmap.config import from_dict, read_json
 from keepmap.data.labels import LabelSet, default_colours
+from keepmap.evaluation.looking import Look
 from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
-from keepmap.metrics.tally import Judging, Tally
+from keepmap.metrics.tally import Extra, Judging, Tally
 from keepmap.reporting import charts
-from keepmap.reporting.cases import Gallery
+from keepmap.reporting import run_page as run_page_module
+from keepmap.reporting.cases import Gallery, make_gallery
 from keepmap.reporting.run_page import Subject, run_page
 
 MOST_BYTES = 10_000_000
 NAMES = ("background", "<b>cell</b>", "dust")
 LABELS = LabelSet((0, 1, 2), NAMES, None, default_colours(3))
+CUT = """[...document.querySelectorAll("body *")].filter(each => each.getBoundingClientRect().right > 718.5
+    && !each.closest("svg")).map(each => each.outerHTML.slice(0, 80))"""
+"""What sticks out of a page of paper."""
+PHOTOS = """Promise.all([...document.querySelectorAll(".views")].map(each => {
+    const photo = new Image();
+    photo.src = each.style.getPropertyValue("--base").trim().replace(/^url\\(["']?|["']?\\)$/g, "");
+    return photo.decode();
+})).then(all => all.length)"""
+"""How many photos there are; fails where one cannot be shown."""
 EMPTY = Gallery((), (), None, 0)
 
 
@@ -35,7 +46,7 @@ def scores_of(*pairs: tuple[Any, Any]) -> Scores:
 def page_of(scores: Scores, **others: Any) -> str:
     return run_page(Subject(**{
         "title": "a & b", "data": "c", "training": False, "scores": scores, "gallery": EMPTY, "labels": LABELS,
-        "facts": None, "command": "keepmap evaluate a b", **others,
+        "facts": None, "command": "keepmap evaluate a b", "model": [], **others,
     }))  # fmt: skip
 
 
@@ -46,7 +57,9 @@ def test_a_browser_shows_all_of_it(reported: Any, browser: Any, kind: str, width
     visit = browser.open(file, width=width, dark=dark)
     page = visit.page
     assert visit.broken_pictures == []
-    assert page.locator("img").count() >= 4 * 3
+    assert page.locator("img").count() >= 3 * 3
+    assert page.locator("[role=img].photo").count() == page.locator(".views").count() == page.evaluate(PHOTOS)
+    assert page.content().count("data:image/jpeg") == page.locator(".views").count()
     assert page.locator(".chart svg").count() == (4 if kind == "training" else 3)
     assert {url.split(":")[0] for url in visit.requests} <= {"file", "data"}
     assert page.evaluate("document.documentElement.scrollWidth") <= width
@@ -64,6 +77,7 @@ def test_a_browser_shows_all_of_it(reported: Any, browser: Any, kind: str, width
     assert page.evaluate(opacity) == "0.24"
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     assert page.locator("details:not([open])").count() == 0
+    assert_printable(page)
 
 
 @pytest.mark.parametrize("kind", ["training", "evaluation"])
@@ -92,6 +106,87 @@ def test_numbers_are_those_of_the_scores(reported: Any) -> None:
     assert scores.images[0].stem in text
     assert "The weights were chosen by these very images" in text
     assert "The weights were chosen" not in reported.page.read_text(encoding="utf-8")
+
+
+def assert_printable(page: Any) -> None:
+    """A sheet of A4 between margins of a centimetre is 718 px wide."""
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": 718, "height": 1000})
+    assert page.evaluate(CUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 718
+    assert page.pdf(format="A4")[:5] == b"%PDF-"
+
+
+def test_thirty_classes_are_printed_whole(browser: Any, tmp_path: Path) -> None:
+    names = tuple(f"a kind of thing {k}" for k in range(30))
+    tally, random = Tally(names, Judging()), np.random.default_rng(0)
+    for stem in ("a", "b"):
+        truth, prediction = random.integers(0, 30, (2, 60, 60))
+        extra = Extra(spacing=(0.5, 0.5), unit="micrometer")
+        tally.add(stem, truth, np.where(random.random((60, 60)) < 0.7, truth, prediction), extra)
+    scores = score(tally, choose_resampling(tally.stems, {stem: stem for stem in tally.stems}, asked=False))
+    labels = LabelSet(tuple(range(30)), names, None, default_colours(30))
+    (tmp_path / "page.html").write_text(page_of(scores, labels=labels), encoding="utf-8")
+    visit = browser.open(tmp_path / "page.html", width=390)
+    assert visit.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert_printable(visit.page)
+
+
+class Noise:
+    """Images and predictions of 500 classes in which no pixel is like its neighbour."""
+
+    labels = LabelSet(tuple(range(500)), tuple(f"class number {k}" for k in range(500)), None, default_colours(500))
+
+    def __init__(self) -> None:
+        self.random = np.random.default_rng(0)
+
+    def pixels(self, stem: str) -> int:
+        return 448 * 448
+
+    def look(self, stem: str) -> Look:
+        truth, prediction = self.random.integers(0, 500, (2, 448, 448), np.int16)
+        return Look(stem, self.random.integers(0, 256, (3, 448, 448), np.uint8), truth, prediction, 0.0)
+
+
+def test_noise_of_many_classes_is_a_page_below_ten_megabytes() -> None:
+    """Each of ten cases with layers that do not compress, a matrix of 500 x 500, and 5,000 images with a forecast."""
+    sight, random = Noise(), np.random.default_rng(1)
+    tally = Tally(sight.labels.names, Judging(shapes=False, regions=True))
+    for stem in range(6):
+        truth, prediction = random.integers(0, 500, (2, 64, 64))
+        tally.add(str(stem), truth, np.where(random.random((64, 64)) < 0.5, truth, prediction))
+    scores = score(tally, choose_resampling(tally.stems, {stem: stem for stem in tally.stems}, asked=False))
+    gallery = make_gallery(scores, sight, 10**9, regions=4)  # type: ignore[arg-type]
+    assert len(gallery.cases) + len(gallery.regions) == 10
+    many = tuple(replace(scores.images[0], expected_dice=0.5) for _ in range(5000))
+    scores = replace(scores, images=many, quality_correlation=0.5)
+    text = page_of(scores, gallery=gallery, labels=sight.labels)
+    assert MOST_BYTES / 10 < len(text.encode()) < MOST_BYTES
+    assert "The 25 of 500 classes with most mistaken pixels." in text and "<th>others</th>" in text
+    assert "The weakest 400 of 500 classes." in text and "and 460 more" in text
+    assert text.count("<use ") < 5000
+
+
+def test_the_matrix_of_many_classes_holds_the_most_confused(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = scores_of(([[0, 0, 1, 1, 1, 2, 2, 2]], [[0, 0, 2, 2, 1, 2, 2, 0]]))
+    assert "<th>others</th>" not in page_of(scores)
+    monkeypatch.setattr(run_page_module, "_MATRIX", 2)
+    text = page_of(scores)
+    table = text[text.index('<table class="matrix">') :]
+    table = table[: table.index("</table>")]
+    assert "<th>background</th>" not in table and "<th>dust</th>" in table
+    assert [float(one) for one in re.findall(r">([\d.]+)</td>", table)] == [33.3, 66.7, 66.7, 33.3]
+
+
+def test_distances_of_a_class_are_in_its_row() -> None:
+    tally = Tally(NAMES, Judging())
+    truth, prediction = np.zeros((2, 20, 20), np.int8)
+    truth[5:9, 5:9] = prediction[5:9, 7:11] = 1
+    tally.add("a", truth, prediction)
+    text = page_of(score(tally, choose_resampling(["a"], {"a": "a"}, asked=False)))
+    row = text[text.index("&lt;b&gt;cell&lt;/b&gt;</td>") :]
+    cells = re.findall(r'<td class="number">([^<]*)</td>', row[: row.index("</tr>")])
+    assert cells[-3:] == ["2.00", "1.00", "0.00"]
 
 
 def test_one_image_says_that_there_is_no_interval() -> None:

@@ -159,7 +159,7 @@ def evaluate(
     opener = Opener(_is_trained, open_run, partial(_trained_on, others=options.ensemble or ()))
     scores = evaluate_source((source, *folders), options, opener, network is not None, show)
     if options.html or options.card:
-        report_evaluation((source, *folders), scores, options, open_run, show)
+        report_evaluation((source, *folders), scores, options, open_run, show, network is not None)
     return scores
 
 

@@ -19,10 +19,12 @@ from keepmap.data.overlay import class_borders, lighter, to_rgb
 from keepmap.evaluation.looking import Look, Sight
 from keepmap.metrics.confusion import ImageScores, Scores
 from keepmap.metrics.regions import Region
-from keepmap.protocols import Array
+from keepmap.protocols import Array, Progress, Silent
 
-_SIDE = 448
-"""Pixels of the longer side of a picture, at most."""
+_SIDES = (448, 224, 112)
+"""Pixels of the longer side of a picture, at most: the first with which the pictures of a case are small enough."""
+_CHARACTERS = 600_000
+"""Of the pictures of a case, at most: ten of them leave a page below 10 MB. Only noise needs so many."""
 _FILL, _WRONG_FILL = 150, 215
 _WRONG, _IGNORED = (226, 40, 60), (128, 128, 128)
 _DARK, _BRIGHT = 110, 200
@@ -60,10 +62,13 @@ class Gallery:
     left_out: int
 
 
-def make_gallery(scores: Scores, sight: Sight, budget: int, regions: int) -> Gallery:
+def make_gallery(
+    scores: Scores, sight: Sight, budget: int, regions: int, progress: Progress | None = None
+) -> Gallery:
     """The worst, median and best images of an evaluation, and the regions in which most is wrong.
 
     budget: pixels that may be predicted or read for it; images beyond are left out, and counted. regions: how many.
+    progress: told of every image.
     Raises DataError where a file has changed.
     """
     ranked = [image for image in scores.images if image.mean_iou is not None]
@@ -77,18 +82,20 @@ def make_gallery(scores: Scores, sight: Sight, budget: int, regions: int) -> Gal
     wanted = {image.stem: image for image in [*(image for _, image in chosen), *wrongest]}
     kinds = {image.stem: kind for kind, image in chosen}
     shown = 0
-    for stem, image in wanted.items():
-        pixels = sight.pixels(stem)
-        if pixels > left:
-            continue
-        left, shown = left - pixels, shown + 1
-        look = sight.look(stem)
-        if look.seconds > 0:
-            predicted, seconds = predicted + pixels, seconds + look.seconds
-        if stem in kinds:
-            cases.append(_case(kinds[stem], image, look, sight.labels, None))
-        if image in wrongest:
-            places.append(_case("region", image, look, sight.labels, image.worst_region))
+    with (progress or Silent()).track("pictures", len(wanted), "images") as tracker:
+        for stem, image in wanted.items():
+            tracker.advance()
+            pixels = sight.pixels(stem)
+            if pixels > left:
+                continue
+            left, shown = left - pixels, shown + 1
+            look = sight.look(stem)
+            if look.seconds > 0:
+                predicted, seconds = predicted + pixels, seconds + look.seconds
+            if stem in kinds:
+                cases.append(_case(kinds[stem], image, look, sight.labels, None))
+            if image in wrongest:
+                places.append(_case("region", image, look, sight.labels, image.worst_region))
     order = {kind: place for place, kind in enumerate(("worst", "median", "best"))}
     cases.sort(key=lambda case: (order[case.kind], case.score.mean_iou or 0.0))
     places.sort(key=lambda case: -(case.score.worst_region.wrong if case.score.worst_region else 0))
@@ -113,21 +120,32 @@ def _chosen(ranked: Sequence[ImageScores]) -> Iterator[tuple[str, ImageScores]]:
 def _case(kind: str, score: ImageScores, look: Look, labels: LabelSet, region: Region | None) -> Case:
     rows, columns = (slice(None), slice(None)) if region is None else _around(region, look.truth.shape)
     truth, prediction = look.truth[rows, columns], look.prediction[rows, columns].astype(np.int16)
-    step = -(-max(truth.shape) // _SIDE)
-    small_truth, small_prediction = truth[::step, ::step], prediction[::step, ::step]
-    image, brightened = None, False
+    pixels, brightened = None, False
     if look.image is not None:
-        pixels = to_rgb(look.image)[rows, columns]
-        bright = float(np.percentile(pixels[::step, ::step], 99))
-        brightened = bright < _DARK
-        if brightened:
-            pixels = np.minimum(pixels * np.float32(_BRIGHT / max(bright, 8)), 255).astype(np.uint8)
-        small = Image.fromarray(pixels).resize(small_truth.shape[::-1], Image.Resampling.BOX)
-        image = _url(small, "JPEG", quality=82)
-    return Case(
-        kind, score.stem, score, image, _layer(small_truth, labels), _layer(small_prediction, labels),
-        _errors(small_truth, small_prediction), small_truth.shape[1], small_truth.shape[0], brightened,
-    )  # fmt: skip
+        pixels, brightened = _seen(to_rgb(look.image)[rows, columns])
+    for side in _SIDES:
+        step = -(-max(truth.shape) // side)
+        a, b = truth[::step, ::step], prediction[::step, ::step]
+        pictures = (_photo(pixels, a.shape), _layer(a, labels), _layer(b, labels), _errors(a, b))
+        if sum(len(picture or "") for picture in pictures) <= _CHARACTERS:
+            break
+    return Case(kind, score.stem, score, *pictures, a.shape[1], a.shape[0], brightened)
+
+
+def _seen(pixels: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], bool]:
+    """Colours (h, w, 3), brighter where they are dark, and whether they were."""
+    step = -(-max(pixels.shape) // _SIDES[0])
+    bright = float(np.percentile(pixels[::step, ::step], 99))
+    if bright >= _DARK:
+        return pixels, False
+    return np.minimum(pixels * np.float32(_BRIGHT / max(bright, 8)), 255).astype(np.uint8), True
+
+
+def _photo(pixels: npt.NDArray[np.uint8] | None, size: tuple[int, ...]) -> str | None:
+    if pixels is None:
+        return None
+    height, width = size
+    return _url(Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX), "JPEG", quality=82)
 
 
 def _around(region: Region, size: tuple[int, ...]) -> tuple[slice, slice]:

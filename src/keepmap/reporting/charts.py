@@ -26,6 +26,8 @@ _STYLE = {
     "legend.frameon": False, "legend.fontsize": 10.5,
 }  # fmt: skip
 _BINS = 20
+_POINTS = 2000
+"""Points of a curve or a cloud, at most, so that a page stays small; of more, every so many-th is drawn."""
 
 Paint = Callable[[Any], None]
 
@@ -39,7 +41,8 @@ def losses(steps: Sequence[int], values: Sequence[float]) -> str:
     """The loss over the steps."""
 
     def paint(axes: Any) -> None:
-        axes.plot(steps, values, color=_MAIN, linewidth=1.6, marker="o" if len(steps) < 3 else None, markersize=3)
+        marker = "o" if len(steps) < 3 else None
+        axes.plot(_thinned(steps), _thinned(values), color=_MAIN, linewidth=1.6, marker=marker, markersize=3)
         if min(values) > 0 and max(values) > 20 * min(values):
             axes.set_yscale("log")
         axes.set(xlabel="step", ylabel="loss")
@@ -90,7 +93,8 @@ def distribution(values: Sequence[float], name: str) -> str:
 
 def forecasts(images: Sequence[ImageScores]) -> str:
     """The Dice that the probabilities expect of each image, and the one it has. At least one image has both."""
-    known = [(i.expected_dice, i.mean_dice) for i in images if i.expected_dice is not None and i.mean_dice is not None]
+    both = [(i.expected_dice, i.mean_dice) for i in images if i.expected_dice is not None and i.mean_dice is not None]
+    known = _thinned(both)
 
     def paint(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1, linestyle=(0, (4, 3)))
@@ -98,6 +102,10 @@ def forecasts(images: Sequence[ImageScores]) -> str:
         axes.set(xlabel="expected Dice, without the truth", ylabel="real Dice", xlim=(0, 1), ylim=(0, 1.02))
 
     return _drawn(paint, "The real Dice of each image by the one that the probabilities expect")
+
+
+def _thinned(values: Sequence[Any]) -> Sequence[Any]:
+    return values[:: -(-len(values) // _POINTS) or 1]
 
 
 def _drawn(paint: Paint, words: str) -> str:

@@ -12,7 +12,7 @@ from pathlib import Path
 import jinja2
 
 from keepmap.metrics.confusion import Figure, Scores
-from keepmap.reporting.run_facts import data_rows, model_rows, network_name
+from keepmap.reporting.run_facts import data_rows, network_name
 from keepmap.reporting.run_page import Subject, between, in_short, untold
 
 _TEMPLATE = Path(__file__).with_name("model_card.md")
@@ -44,7 +44,7 @@ def model_card(subject: Subject) -> str:
         resampled=subject.scores.resampled,
         network=network_name(facts.config),
         short=" ".join(in_short(subject)),
-        model=model_rows(facts, subject.gallery.speed, subject.device),
+        model=subject.model,
         rows=data_rows(facts),
         values=list(zip(facts.labels.values, facts.labels.names, strict=True)),
         untold=list(untold(subject)),

@@ -14,9 +14,11 @@ from typing import Any
 
 from safetensors import safe_open
 
+from keepmap.artefacts.loading import computed_by, model_digests
 from keepmap.config import from_dict, read_json
 from keepmap.data.labels import LabelSet
 from keepmap.errors import RunError
+from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import NETWORKS
 from keepmap.networks.describe import multiply_adds, parameters, sketch
 from keepmap.options import TrainOptions
@@ -25,6 +27,7 @@ from keepmap.planning.fingerprint import Fingerprint
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT
 from keepmap.planning.plan import GROUPS, Plan, plan_from_rows
 from keepmap.runs import FORMAT, RunConfig, RunFolder
+from keepmap.runtime.exported import ExportedRuntime
 from keepmap.training.given import GIVEN
 from keepmap.training.preparing import Split
 from keepmap.units import in_bytes, in_thousands, in_time
@@ -129,6 +132,23 @@ def model_rows(facts: RunFacts, speed: float | None, device: str) -> Rows:
     rows += speed_rows(speed, device)
     rows.append(("temperature", f"{config.temperature:.3g}, by which logits are divided before they are probabilities"))
     return rows
+
+
+def file_rows(path: Path, predictor: Predictor, speed: float | None) -> Rows:
+    """What is known of an exported file, or of a folder that holds one: of the file and the graph in it."""
+    folder = path if path.is_dir() else path.parent
+    names = list(model_digests(path))
+    rows = []
+    if isinstance(predictor.runtime, ExportedRuntime):
+        facts = predictor.runtime.manifest
+        rows = [("network", facts.network), ("large images", _EXACT if facts.local else _BLENDED)]
+    size = in_bytes(sum((folder / name).stat().st_size for name in names))
+    channels = predictor.runtime.channels
+    rows += [
+        ("file", f"{' + '.join(names)}, {size}"),
+        ("takes", f"{channels} channel{'s' * (channels > 1)} of {predictor.dtype or 'any type'}, any size"),
+    ]
+    return rows + speed_rows(speed, "; ".join(computed_by(predictor)))
 
 
 def speed_rows(speed: float | None, device: str) -> Rows:

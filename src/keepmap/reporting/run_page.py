@@ -11,24 +11,30 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 
 from keepmap import __version__, external
 from keepmap.data.labels import LabelSet
-from keepmap.metrics.confusion import Figure, Scores
+from keepmap.metrics.confusion import ClassScores, Figure, Scores
 from keepmap.reporting import charts
 from keepmap.reporting.cases import Gallery
-from keepmap.reporting.run_facts import RunFacts, course, curve, data_rows, model_rows, plan_groups, remarks
+from keepmap.reporting.run_facts import Rows, RunFacts, course, curve, data_rows, plan_groups, remarks
 from keepmap.units import in_thousands
 
 _TEMPLATE = Path(__file__).with_name("run_page.html")
 _WORST = 10  # images in the table
+_CLASSES, _MATRIX, _NAMES = 400, 25, 40
+"""Classes in a table, in the matrix and in the legend, at most: what a page below 10 MB and a reader can hold."""
 _RARE = 0.005
 """Share of the pixels below which a class is called rare."""
 _TILES = ("mean IoU", "mean Dice", "pixel accuracy", "boundary F", "object F1")
 _CLASS_COLUMNS = {
     "iou": "IoU", "dice": "Dice", "precision": "precision", "recall": "recall", "boundary_f": "boundary F",
-    "surface_dice": "surface Dice", "object_f1": "object F1", "ap50": "AP50",
+    "surface_dice": "surface Dice", "object_f1": "object F1", "ap50": "AP50", "hausdorff95": "Hausdorff 95 %, px",
+    "surface_distance": "surface distance, px", "count_error": "count error",
 }  # fmt: skip
+_LENGTHS = ("hausdorff95", "surface_distance", "count_error")
+"""Numbers of a class that are no fractions."""
 _OF = {"data set": "all pixels together", "image": "mean of the images"}
 
 
@@ -36,7 +42,7 @@ _OF = {"data set": "all pixels together", "image": "mean of the images"}
 class Subject:
     """What a report is on. title: its name; data: that of the images; training: whether a training held these out.
 
-    command: what reproduces it. facts: None where there is no RUN. device: where was predicted for the pictures.
+    command: what reproduces it. facts: None where there is no RUN. model: what is known of what predicted.
     """
 
     title: str
@@ -47,7 +53,7 @@ class Subject:
     labels: LabelSet
     facts: RunFacts | None
     command: str
-    device: str = "cpu"
+    model: Rows
 
 
 def run_page(subject: Subject) -> str:
@@ -58,11 +64,15 @@ def run_page(subject: Subject) -> str:
     environment.filters["thousands"] = in_thousands
     environment.filters["score"] = _number
     scores, facts, gallery = subject.scores, subject.facts, subject.gallery
+    names = [row.name for row in scores.classes]
     return environment.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
         subject=subject,
         scores=scores,
         gallery=gallery,
-        colours=["#{:02x}{:02x}{:02x}".format(*colour) for colour in subject.labels.colours],
+        colours=dict(zip(names, ("#{:02x}{:02x}{:02x}".format(*c) for c in subject.labels.colours), strict=True)),
+        legend=names[:_NAMES],
+        classes=list(_weakest(scores)),
+        lengths=_LENGTHS,
         tiles=list(_tiles(scores)),
         short=list(in_short(subject)),
         figures=list(_figure_rows(scores)),
@@ -71,9 +81,8 @@ def run_page(subject: Subject) -> str:
         drawings=list(_drawings(subject)),
         missing="" if charts.can_draw() else external.install_line("matplotlib"),
         worst=[image for image in scores.images if image.mean_iou is not None][:_WORST],
-        model=model_rows(facts, gallery.speed, subject.device) if facts else [],
         data=data_rows(facts) if facts else [],
-        shares=list(_class_shares(facts)) if facts else [],
+        shares=list(_class_shares(facts))[:_CLASSES] if facts else [],
         plan=list(plan_groups(facts.plan)) if facts and facts.plan else [],
         remarks=remarks(facts) if facts else [],
         course=course(facts) if facts else "",
@@ -142,11 +151,32 @@ def _has(scores: Scores, name: str) -> bool:
     return any(getattr(row, name) is not None for row in scores.classes)
 
 
+def _weakest(scores: Scores) -> list[ClassScores]:
+    """All classes in their order; of more than a table holds, those with the lowest IoU."""
+    if len(scores.classes) <= _CLASSES:
+        return list(scores.classes)
+    known = [row for row in scores.classes if row.iou is not None]
+    return sorted(known, key=lambda row: row.iou or 0.0)[:_CLASSES]
+
+
+def _confused(scores: Scores) -> list[int]:
+    """The classes of the matrix, by place: all, or of many those with most pixels taken for or from others."""
+    matrix = np.array(scores.matrix)
+    wrong = matrix.sum(axis=0) + matrix.sum(axis=1) - 2 * np.diag(matrix)
+    return sorted(np.argsort(-wrong, kind="stable")[:_MATRIX].tolist())
+
+
 def _shares(scores: Scores) -> Iterator[tuple[str, list[float | None]]]:
-    """Of each true class, the share of its pixels that were given each class; None for a class without pixels."""
-    for row, counts in zip(scores.classes, scores.matrix, strict=True):
-        total = sum(counts)
-        yield row.name, [count / total if total else None for count in counts]
+    """Of each true class of the matrix, the share of its pixels that were given each of these; behind them, others.
+
+    None for a class without pixels.
+    """
+    shown = _confused(scores)
+    for place in shown:
+        counts = scores.matrix[place]
+        total, found = sum(counts), [counts[other] for other in shown]
+        rest = [total - sum(found)] * (len(shown) < len(scores.classes))
+        yield scores.classes[place].name, [count / total if total else None for count in (*found, *rest)]
 
 
 def _drawings(subject: Subject) -> Iterator[dict[str, str]]:

@@ -6,9 +6,11 @@ Knows which parts a report is made of; what they look like is in `run_page` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from keepmap import external
+from keepmap.artefacts.loading import computed_by, is_artefact
 from keepmap.config import from_dict, read_json, write_text
 from keepmap.data.pairing import match_folders
 from keepmap.errors import KeepmapError, OptionError, RunError
@@ -20,9 +22,8 @@ from keepmap.protocols import Progress, StrPath
 from keepmap.reporting import charts
 from keepmap.reporting.cases import make_gallery
 from keepmap.reporting.model_card import model_card
-from keepmap.reporting.run_facts import RunFacts, command_line, read_facts, train_command
+from keepmap.reporting.run_facts import Rows, RunFacts, command_line, file_rows, model_rows, read_facts, train_command
 from keepmap.reporting.run_page import Subject, run_page
-from keepmap.resources import resolve_device
 from keepmap.runs import FORMAT, RunFolder
 
 _AFTER_TRAINING = 1_500_000
@@ -41,7 +42,7 @@ def report_training(run: RunFolder, open_run: Callable[[Path], Predictor], progr
             progress.say("report  none: the held-out images were never scored")
             return
         facts = read_facts(run)
-        subject = _of_training(run, facts, open_run)
+        subject = _of_training(run, facts, open_run, progress)
         write_text(run.report_file, run_page(subject))
         write_text(run.card_file, model_card(subject))
     except (KeepmapError, OSError) as error:
@@ -51,7 +52,9 @@ def report_training(run: RunFolder, open_run: Callable[[Path], Predictor], progr
     _say_missing(progress)
 
 
-def _of_training(run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Predictor]) -> Subject:
+def _of_training(
+    run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Predictor], progress: Progress
+) -> Subject:
     where = str(run.validation_file)
     scores = from_dict(Scores, read_json(run.validation_file, format=FORMAT), where, RunError)
     if facts.split is None:
@@ -60,12 +63,12 @@ def _of_training(run: RunFolder, facts: RunFacts, open_run: Callable[[Path], Pre
     reading = facts.split.options
     matching = match_folders(Path(facts.split.images), Path(facts.split.masks), follow_links=reading.follow_links)
     pairs = {pair.stem: pair for pair in matching.pairs if pair.stem in held_out}
-    sight = Sight(pairs, facts.labels, reading, open_run(run.path))
-    gallery = make_gallery(scores, sight, _AFTER_TRAINING, _REGIONS)
+    predictor = open_run(run.path)
+    gallery = make_gallery(scores, Sight(pairs, facts.labels, reading, predictor), _AFTER_TRAINING, _REGIONS, progress)
     data = _data_name(Path(facts.split.images))
-    device = facts.plan.device if facts.plan else "cpu"
     command = train_command(facts)
-    return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, command, device)
+    model = model_rows(facts, gallery.speed, "; ".join(computed_by(predictor)))
+    return Subject(run.path.absolute().name, data, True, scores, gallery, facts.labels, facts, command, model)
 
 
 def require_card(source: Path, options: EvaluateOptions) -> None:
@@ -80,9 +83,12 @@ def require_card(source: Path, options: EvaluateOptions) -> None:
 
 def report_evaluation(
     folders: Sequence[StrPath], scores: Scores, options: EvaluateOptions, open_run: Callable[[Path], Predictor],
-    progress: Progress,
+    progress: Progress, given: bool = False,
 ) -> None:
-    """Write the page and the model card of an evaluation to where the options say. Raises OutputError, DataError."""
+    """Write the page and the model card of an evaluation to where the options say. Raises OutputError, DataError.
+
+    given: whether the network was handed over as an object.
+    """
     source, *others = map(Path, folders)
     facts = None
     if len(others) == 2:
@@ -90,18 +96,32 @@ def report_evaluation(
         facts = read_facts(RunFolder(source)) if RunFolder(source).config_file.is_file() else None
     else:
         sight = sight_of_masks(source, others[0], options)
-    gallery = make_gallery(scores, sight, _AFTER_EVALUATION, _REGIONS)
-    command = command_line("evaluate", [str(folder) for folder in folders], options, EvaluateOptions())
+    gallery = make_gallery(scores, sight, _AFTER_EVALUATION, _REGIONS, progress)
+    model: Rows = []
+    if facts is not None and sight.predictor is not None:
+        model = model_rows(facts, gallery.speed, "; ".join(computed_by(sight.predictor)))
+    elif sight.predictor is not None and is_artefact(source):
+        model = file_rows(source, sight.predictor, gallery.speed)
+    places = [str(each.absolute()) for each in (source, *others)]
+    command = command_line("evaluate", places, _anywhere(options), EvaluateOptions())
+    command += "    # from Python, with network=..." * given
     data = _data_name(others[0])
     names = " + ".join(each.absolute().name for each in (source, *map(Path, options.ensemble or ())))
     title = f"{names}{f', averaged over {options.tta},' if options.tta else ''} on {data}"
-    device = resolve_device(options.device) if facts else "cpu"
-    subject = Subject(title, data, False, scores, gallery, sight.labels, facts, command, device)
+    subject = Subject(title, data, False, scores, gallery, sight.labels, facts, command, model)
     if options.html:
         write_text(Path(options.html), run_page(subject))
         _say_missing(progress)
     if options.card:
         write_text(Path(options.card), model_card(subject))
+
+
+def _anywhere(options: EvaluateOptions) -> EvaluateOptions:
+    """The options with files by a path that holds in any folder."""
+    classes = str(Path(options.classes).absolute()) if options.classes else None
+    groups = str(Path(options.group_by).absolute()) if Path(options.group_by).is_file() else options.group_by
+    ensemble = tuple(str(Path(each).absolute()) for each in options.ensemble or ()) or None
+    return replace(options, classes=classes, group_by=groups, ensemble=ensemble)
 
 
 def _data_name(folder: Path) -> str:

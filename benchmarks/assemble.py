@@ -329,7 +329,8 @@ def serving(results: Sequence[Result]) -> str:
 
 def metrics(results: Sequence[Result]) -> str:
     """What scores cost."""
-    result = results[0]
+    parts = {r["name"]: r for r in results}
+    result = parts["metrics"]
     region, everything, monai = result["region"], result["all"], result["monai"]
     rows = [
         ["region: keepmap", number(1000 * region["ours"], 2), ""],
@@ -340,11 +341,16 @@ def metrics(results: Sequence[Result]) -> str:
         ["all numbers: keepmap", number(1000 * everything["seconds"], 0), ""],
     ]
     peaks = ", ".join(f"{peak:.1f} MiB for {count} pairs" for count, peak in result["peak_mib"].items())
+    resident = "".join(
+        f" A process that counts and scores {count} pairs holds {after:.0f} MiB at its peak, {before:.0f} MiB before."
+        for count, (before, after) in parts.get("metrics-memory", {"resident_mib": {}})["resident_mib"].items()
+    )
     return (
         f"## Scores of {everything['pairs']} pairs of {result['side']} x {result['side']} with {result['classes']} "
         f"classes\n\n{table(['', 'ms a pair and core', 'as a multiple of ours'], rows)}"
         f"\nIntervals of all numbers: {everything['intervals_seconds']:.1f} s. Peak of what Python and numpy hold: "
-        f"{peaks}. Largest difference to MONAI's surface numbers: {monai['difference']:.0e}.\n\n{provenance(results)}"
+        f"{peaks}.{resident} Largest difference to MONAI's surface numbers: {monai['difference']:.0e}.\n\n"
+        f"{provenance(results)}"
     )
 
 

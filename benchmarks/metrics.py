@@ -1,21 +1,23 @@
 """Scores of 1,000 pairs of 512 x 512 with 11 classes, against a plain bincount loop and MONAI's surface metrics.
 
-usage: python benchmarks/metrics.py [--pairs 1000] [--monai 20]
+usage: python benchmarks/metrics.py [speed memory] [--pairs 1000] [--monai 20]
 The pairs are drawn: patches of 11 classes, a twentieth of the pixels ignored, about nine in ten of the others right.
 Times are of one core; ours and the others take turns. MONAI is given one-hot tensors, whose making does not count.
+Memory is the largest resident size of a process that counts and scores a tenth of the pairs, and of one that does all.
 """
 
 from __future__ import annotations
 
 import argparse
+import subprocess
+import sys
 import tracemalloc
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from scipy import ndimage
 
 from common import write_result
@@ -23,7 +25,10 @@ from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.metrics.surfaces import SURFACE_TOLERANCE, hausdorff95, near_counts, outline_distances, surface_dice
 from keepmap.metrics.surfaces import surface_distance as mean_distance
 from keepmap.metrics.tally import Judging, Tally
-from keepmap.resources import Stopwatch
+from keepmap.resources import Stopwatch, peak_memory
+
+if TYPE_CHECKING:
+    import torch
 
 CLASSES, SIDE, DRAWN = 11, 512, 8
 Labels = npt.NDArray[np.int16]
@@ -108,6 +113,8 @@ def everything(drawn: list[Pair], count: int) -> dict[str, Any]:
 
 def one_hot(classes: Labels, count: int) -> torch.Tensor:
     """(1, count, H, W) float32."""
+    import torch
+
     return torch.from_numpy((classes[None] == np.arange(count)[:, None, None]).astype(np.float32))[None]
 
 
@@ -170,20 +177,56 @@ def peak_mib(drawn: list[Pair], count: int) -> float:
     return peak / 2**20
 
 
-def main() -> None:
-    """Measure and write results/metrics.json."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--pairs", type=int, default=1000)
-    parser.add_argument("--monai", type=int, default=20)
-    options = parser.parse_args()
+def resident_mib(count: int, side: int) -> list[float]:
+    """The most that a process of its own holds before it counts so many pairs, and after it has scored them, in MiB."""
+    command = [sys.executable, __file__, "resident", "--pairs", str(count), "--side", str(side)]
+    said = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return [float(word) for word in said.split()]
+
+
+def print_resident(count: int, side: int) -> None:
+    """What the process does. Raises RuntimeError where the system does not tell."""
+    drawn = draw_pairs(side)
+    before = peak_memory()
+    everything(drawn, count)
+    after = peak_memory()
+    if before is None or after is None:
+        raise RuntimeError("this system does not tell the largest resident size")
+    print(before / 2**20, after / 2**20)
+
+
+def speed(pairs: int, monai: int) -> dict[str, Any]:
+    """Seconds, and what Python holds."""
+    import torch
+
     torch.set_num_threads(1)
     drawn = draw_pairs()
-    figures = {
-        "side": SIDE, "classes": CLASSES, "region": region(drawn, options.pairs),
-        "all": everything(drawn, options.pairs), "monai": against_monai(drawn, options.monai),
-        "peak_mib": {str(count): peak_mib(drawn, count) for count in (options.pairs // 20, options.pairs // 4)},
+    return {
+        "side": SIDE, "classes": CLASSES, "region": region(drawn, pairs),
+        "all": everything(drawn, pairs), "monai": against_monai(drawn, monai),
+        "peak_mib": {str(count): peak_mib(drawn, count) for count in (pairs // 20, pairs // 4)},
     }  # fmt: skip
-    write_result("metrics", figures)
+
+
+def memory(pairs: int, side: int) -> dict[str, Any]:
+    """Resident sizes of processes."""
+    return {"side": side, "resident_mib": {str(count): resident_mib(count, side) for count in (pairs // 10, pairs)}}
+
+
+def main() -> None:
+    """Measure and write results/metrics.json and results/metrics-memory.json."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("parts", nargs="*", default=["speed", "memory"], choices=["speed", "memory", "resident"])
+    for name, default in (("pairs", 1000), ("monai", 20), ("side", SIDE)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    if "resident" in options.parts:
+        print_resident(options.pairs, options.side)
+        return
+    if "speed" in options.parts:
+        write_result("metrics", speed(options.pairs, options.monai))
+    if "memory" in options.parts:
+        write_result("metrics-memory", memory(options.pairs, options.side))
 
 
 if __name__ == "__main__":

@@ -224,6 +224,9 @@ def test_scores_are_counted_the_same_in_every_way_and_memory_is_flat(load: Any) 
     assert module.everything(drawn, 4)["mean_iou"] > 0.5
     few, many = (module.peak_mib(drawn, count) for count in (4, 40))
     assert many < few + 1
+    if sys.platform == "linux":
+        before, after = module.resident_mib(4, 64)
+        assert 20 < before <= after
 
 
 def test_an_independent_script_scores_the_same(tmp_path: Path, load: Any) -> None:
@@ -337,6 +340,7 @@ RESULTS: dict[str, dict[str, Any]] = {
         "all": {"seconds": 0.12, "slowest": 0.2, "intervals_seconds": 0.8, "mean_iou": 0.8, "pairs": 1000},
         "monai": {"ours": 0.08, "monai": 0.8, "ratio": 10.0, "difference": 1e-6, "pairs": 20},
     },
+    "metrics-memory": {"side": 512, "resident_mib": {"100": [91.2, 110.4], "1000": [91.3, 131.0]}},
     "independent-drawn": {
         "images": 5, "classes": 3, "numbers": 130, "not_available": 9, "largest_difference": 2e-15, "of": "image: IoU",
     },
@@ -377,6 +381,7 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "bands 6e-07, tiles 5e-07" in page and "20 of 20 with the same bytes; 12 went on" in page
     assert "| surfaces: MONAI | 800 | 10.00 |" in page
     assert "| drawn: 5 images, 3 classes | 130 | 9 | 2.0e-15 | image: IoU |" in page
+    assert "scores 1000 pairs holds 131 MiB at its peak, 91 MiB before." in page
     assert "0.83 of the matrix product" in page
     assert f"torch {torch.__version__}" in page
 

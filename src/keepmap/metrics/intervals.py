@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 DRAWS = 2000
 LEVEL = 0.95
-_AT_ONCE = 1 << 22
+_AT_ONCE = 1 << 17
 """Multiplicities held at a time: draws times groups."""
 
 Arrays = Mapping[str, npt.NDArray[np.float64]]

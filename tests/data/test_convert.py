@@ -58,6 +58,7 @@ def masks(folder: Path, kind: str) -> Path:
     if kind == "palette":
         image.putpalette(colours.ravel().tolist())
     image.save(source / "one.png")
+    (source / "report.json").write_text('{"findings": []}')
     return source
 
 

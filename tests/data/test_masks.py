@@ -169,6 +169,18 @@ def test_a_frame_of_a_stack_is_a_mask(tmp_path: Path) -> None:
     assert np.array_equal(read_mask(tmp_path / "m.tif", ImageOptions(frame=1)), 3 - VALUES)
 
 
+def test_a_later_frame_of_a_gif_is_indices_or_refused(tmp_path: Path) -> None:
+    frames = [Image.fromarray(VALUES), Image.fromarray(VALUES[::-1].copy())]
+    frames[0].save(tmp_path / "grey.gif", save_all=True, append_images=frames[1:], optimize=False)
+    assert np.array_equal(read_mask(tmp_path / "grey.gif", ImageOptions(frame=1)), VALUES[::-1])
+    for frame in frames:
+        frame.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0])
+    frames[0].save(tmp_path / "m.gif", save_all=True, append_images=frames[1:], optimize=False)
+    assert np.array_equal(read_mask(tmp_path / "m.gif", ImageOptions(frame=0)), VALUES)
+    with pytest.raises(DataError, match=r"(?s)m\.gif: only the first frame of a GIF .*frame 1, .*as a PNG"):
+        read_mask(tmp_path / "m.gif", ImageOptions(frame=1))
+
+
 @pytest.mark.parametrize("suffix", ["png", "tif", "npy"])
 def test_a_mask_is_decoded_whole_and_has_the_pixel_limit(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"m.{suffix}"

@@ -84,7 +84,7 @@ def convert_annotations(
     has no image there is left out and said. `out` must be absent or empty. Raises DataError, OptionError, OutputError.
     """
     _require_free(out)
-    if source.is_dir() and not _json_files(source):
+    if source.is_dir() and not _holds_annotations(source, reading.files):
         kind, names, jobs, findings = _from_masks(source, images, reading, progress)
     else:
         if (reading.ignore, reading.instances) != ("auto", "auto"):
@@ -116,6 +116,17 @@ def _require_free(out: Path) -> None:
 
 def _json_files(folder: Path) -> list[Path]:
     return sorted(p for p in folder.rglob("*.json") if not any(part.startswith(".") for part in p.parts[-1:]))
+
+
+def _holds_annotations(folder: Path, reading: ImageOptions) -> bool:
+    """Whether a folder is one of annotation files, which images may lie beside, and not of masks with another JSON."""
+    paths = _json_files(folder)
+    if not paths or not list_images(folder, follow_links=reading.follow_links)[0]:
+        return bool(paths)
+    for path in paths:
+        with contextlib.suppress(DataError):
+            return bool(_read_json(path))
+    return False
 
 
 def _read_json(path: Path) -> Mapping[str, Any]:

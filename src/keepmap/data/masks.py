@@ -99,6 +99,12 @@ def _read_pillow(path: Path, options: ImageOptions) -> Array:
     with pillow_image.opened(path, options) as file:
         if file.lossy:
             raise _lossy(path, file.kind)
+        if file.kind == headers.GIF and file.image.mode.startswith("RGB"):
+            raise DataError(
+                f"{path}: only the first frame of a GIF gives the indices of its palette.",
+                found=f"frame {file.image.tell()}, whose decoder gives colours", expected=_EXPECTED,
+                do="save the frame as a PNG with its palette",
+            )
         if file.depth == 16 and file.image.mode not in ("I", "I;16"):
             array = _one_channel(path, pillow_image.decode_png(path), alpha=file.image.mode in ("LA", "RGBA"))
         elif pillow_image.is_plain_png(file):

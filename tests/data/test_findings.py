@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from keepmap import data
 from keepmap.data.findings import Finding, group_findings
 from keepmap.errors import DataError
 
@@ -33,3 +37,26 @@ def test_findings_that_say_the_same_are_one_group() -> None:
         "… is one of n images with the stem b.", "… belongs to ….", "a.png is small.",
     ]  # fmt: skip
     assert [len(found) for _, found in groups] == [2, 2, 1]
+
+
+READERS = (
+    "arrays", "headers", "images", "masks", "npy_image", "pillow_image", "tiff_image", "tiff_plane", "tiff_samples",
+    "zarr_image",
+)  # fmt: skip
+"""What `Finding.of` takes its errors from."""
+
+
+def test_every_finding_of_the_package_has_evidence_and_a_remedy() -> None:
+    silent, seen = [], 0
+    for path in sorted(Path(data.__path__[0]).glob("*.py")):
+        wanted = {"Finding": 3, "DataError": 1} if path.stem in READERS else {"Finding": 3}
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            first = wanted.get(ast.unparse(call.func)) if isinstance(call, ast.Call) else None
+            if not isinstance(call, ast.Call) or first is None:
+                continue
+            given = dict(zip(("found", "expected", "do"), call.args[first:], strict=False))
+            given |= {keyword.arg or "": keyword.value for keyword in call.keywords}
+            seen += 1
+            if not {"found", "do"} <= {name for name, value in given.items() if ast.unparse(value) != "''"}:
+                silent.append(f"{path.name}:{call.lineno}")
+    assert (silent, seen > 50) == ([], True)

@@ -97,7 +97,7 @@ def test_a_cast_leaves_the_normalisation_in_float32() -> None:
 
 
 def test_wrong_shapes_are_refused_with_both_shapes() -> None:
-    with pytest.raises(ValueError, match=r"\(N, 3, H, W\), not \(1, 4, 8, 8\)"):
+    with pytest.raises(ValueError, match=r"\(N, 3, H, W\), not \(1, 4, 8, 8\): give it images of 3 channels"):
         Echo()(torch.zeros(1, 4, 8, 8))
     with pytest.raises(ValueError, match=r"not \(3, 8, 8\)"):
         Echo()(torch.zeros(3, 8, 8))

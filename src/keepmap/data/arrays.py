@@ -89,7 +89,10 @@ def guess_axes(path: Path, shape: tuple[int, ...]) -> str:
     Raises DataError for any other number of axes, and for an axis of length 0.
     """
     if not 2 <= len(shape) <= 4 or 0 in shape:
-        raise DataError(f"{path} is no image.", found=f"shape {shape}", expected="(H, W), (H, W, C) or (C, H, W)")
+        raise DataError(
+            f"{path} is no image.", found=f"shape {shape}", expected="(H, W), (H, W, C) or (C, H, W)",
+            do="save each image as an array of its own",
+        )
     if len(shape) == 2:
         return "yx"
     first, last = shape[-3], shape[-1]

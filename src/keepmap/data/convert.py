@@ -160,18 +160,22 @@ def _read_annotations(source: Path, limit: int) -> tuple[str, list[Drawing], tup
                     f"{path} is no labelme file.", expected="labelme files only, or one COCO file", do=_NAME_IT
                 )
             drawings, names, left_out = read_coco(path, content)
-            return "COCO", drawings, tuple(names), _left_out(path, left_out, "objects have a box and no outline")
+            return "COCO", drawings, tuple(names), _left_out(path, left_out, "box", "objects have a box and no outline")
         folder = source if source.is_dir() else path.parent
         drawing, flat = read_labelme(path, content, relative_stem(path, folder) + ".png", limit)
         drawings.append(drawing)
         labels |= {region.label for region in drawing.regions}
         left_out += flat
-    findings = _left_out(source, left_out, "points and lines cover no pixels")
+    findings = _left_out(source, left_out, "point or line", "points and lines cover no pixels")
     return "labelme", drawings, tuple(sorted(labels - {BACKGROUND, IGNORED})), findings
 
 
-def _left_out(path: Path, count: int, what: str) -> list[Finding]:
-    return [Finding("warning", str(path), f"{path}: {count} {what} and are left out.")] if count else []
+def _left_out(path: Path, count: int, shape: str, what: str) -> list[Finding]:
+    finding = Finding(
+        "warning", str(path), f"{path}: {count} {what} and are left out.", f"{count} times a {shape}",
+        "polygons or masks", "draw the outline of what is to be in the masks",
+    )
+    return [finding] if count else []
 
 
 def _class_ids(found: tuple[str, ...], given: ClassNames | None) -> tuple[str, ...]:
@@ -225,10 +229,12 @@ def _with_images(
             )
         kept.append(Drawing(f"{stem}.png", drawing.size, drawing.regions))
     alone = sorted(set(by_stem) - {_stem(d.name) for d in kept})
-    for names, what in ((missing, f"images of {source} are not in {folder} and are left out"),
-                        (alone, f"images in {folder} are not in {source} and get no mask")):  # fmt: skip
+    for names, what, do in (
+        (missing, f"images of {source} are not in {folder} and are left out", "add them, or name their folder"),
+        (alone, f"images in {folder} are not in {source} and get no mask", "annotate them, or take them out"),
+    ):
         if names:
-            findings.append(Finding("warning", str(folder), f"{len(names)} {what}.", first_few(names)))
+            findings.append(Finding("warning", str(folder), f"{len(names)} {what}.", first_few(names), "", do))
     return kept
 
 

@@ -61,7 +61,9 @@ def read_head(path: Path, size: int = 32) -> bytes:
         mode = path.stat().st_mode
         for is_kind, name in _KINDS_OF_NODE:
             if is_kind(mode):
-                raise DataError(f"{path} is {name}, not a file.", expected=FORMATS, do="remove or rename it")
+                raise DataError(
+                    f"{path} is {name}, not a file.", found=name, expected=FORMATS, do="remove or rename it"
+                )
         with path.open("rb") as file:
             head = file.read(size)
     except OSError as error:
@@ -119,7 +121,10 @@ def require_pixels(path: Path, height: int, width: int, limit: int, channels: in
     A pixel of more than four channels counts as several.
     """
     if height < 1 or width < 1:
-        raise DataError(f"{path} has no pixels.", found=f"{width} x {height} px", expected="at least 1 x 1 px")
+        raise DataError(
+            f"{path} has no pixels.", found=f"{width} x {height} px", expected="at least 1 x 1 px",
+            do="copy it again from its source, or remove it together with its partner",
+        )
     if height * width * max(channels, _COLOURS) > limit * _COLOURS:
         several = f" of {channels} channels" if channels > _COLOURS else ""
         raise DataError(

@@ -122,7 +122,10 @@ def _values(path: Path, image: ImageFile, depth: int) -> Array:
         return array // _GREY_STEP.get(depth, 1)
     if image.mode in ("LA", "RGB", "RGBA"):
         return _one_channel(path, array, alpha=image.mode != "RGB")
-    raise DataError(f"{path} has the colour mode {image.mode}, which is no mask.", found=image.mode, expected=_EXPECTED)
+    raise DataError(
+        f"{path} has the colour mode {image.mode}, which is no mask.", found=image.mode, expected=_EXPECTED,
+        do="save the mask as a grey PNG",
+    )
 
 
 def _read_tiff(path: Path, options: ImageOptions) -> Array:
@@ -178,7 +181,7 @@ def _one_channel(path: Path, array: Array, *, alpha: bool) -> Array:
     if first.dtype.itemsize >= 4 and first.size and (first.max() >= COLOUR or first.min() <= -COLOUR):
         raise DataError(
             f"{path} holds label values that are too large.", found=f"{first.min()}..{first.max()}",
-            expected=f"at most 65535, in instance masks {COLOUR - 1}",
+            expected=f"at most 65535, in instance masks {COLOUR - 1}", do="number the classes or the objects from 0 on",
         )
     return first
 

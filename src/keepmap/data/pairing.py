@@ -110,7 +110,10 @@ def _walk(folder: Path, without: Path | None, inside: Path | None, findings: lis
             elif not _is_folder(entry) or path.suffix.lower() in headers.SUFFIXES or not entry.name.isprintable():
                 yield path
             elif (identity := _identity(path)) in seen:
-                findings.append(Finding("warning", str(path), f"{path} leads to a folder that was read already."))
+                findings.append(Finding(
+                    "warning", str(path), f"{path} leads to a folder that was read already.", os.path.realpath(path),
+                    "each folder once", "remove the link",
+                ))  # fmt: skip
             else:
                 seen.add(identity)
                 folders.append(path)
@@ -146,7 +149,8 @@ def _judge(path: Path) -> Finding | None:
         return Finding(
             "error", str(path),
             f"{path.name!a} in {path.parent} has characters in its name that cannot be printed.",
-            do="rename it, and its partner likewise",
+            ", ".join(f"U+{ord(c):04X}" for c in path.name if not c.isprintable()), "a name that can be printed",
+            "rename it, and its partner likewise",
         )
     if suffix in _OTHER_PICTURES:
         return Finding(
@@ -154,7 +158,10 @@ def _judge(path: Path) -> Finding | None:
             "convert it to PNG or TIFF",
         )
     if suffix not in headers.SUFFIXES:
-        return Finding("note", str(path), f"{path} is no image and is passed over.")
+        return Finding(
+            "note", str(path), f"{path} is no image and is passed over.", suffix or "no suffix", headers.FORMATS,
+            "give it its suffix if it is an image",
+        )
     if path.is_file() or (headers.SUFFIXES[suffix] == headers.ZARR and path.is_dir()):
         return None
     try:
@@ -211,8 +218,8 @@ def match_folders(images: Path, masks: Path, *, follow_links: bool = False) -> M
 
 def _nothing(what: str, folder: Path) -> Finding:
     return Finding(
-        "error", str(folder), f"The folder {folder} holds no {what}.", expected=headers.FORMATS,
-        do="pass the folder of images first, that of masks second",
+        "error", str(folder), f"The folder {folder} holds no {what}.", "no file of a format that is read",
+        headers.FORMATS, "pass the folder of images first, that of masks second",
     )
 
 
@@ -247,8 +254,9 @@ def _misnamed(image: Path, mask: Path) -> Finding:
 def _alone(path: Path, what: str, partner: str, folder: Path) -> Finding:
     expected = f"{path.stem}.png" + (f" or {path.stem}_mask.png" if what == "image" else "")
     return Finding(
-        "error", str(path), f"{path}: this {what} has no {partner}.", expected=f"such as {expected} in {folder}",
-        do=f"add the {partner}, or take the {what} out of its folder; keepmap check --fix OUT leaves it out",
+        "error", str(path), f"{path}: this {what} has no {partner}.", f"no {partner} of the stem {path.stem}",
+        f"such as {expected} in {folder}",
+        f"add the {partner}, or take the {what} out of its folder; keepmap check --fix OUT leaves it out",
     )
 
 

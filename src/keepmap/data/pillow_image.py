@@ -151,7 +151,10 @@ class PillowImage:
                     expected="grey, RGB, palette or 1-bit", do="convert it to RGB or grey",
                 )
             if _is_deep_colour(file) and getattr(file.image, "n_frames", 1) > 1:
-                raise DataError(f"{path} is an animation of 16 bits.", do="save the frame as a file of its own")
+                raise DataError(
+                    f"{path} is an animation of 16 bits.", found=f"{getattr(file.image, 'n_frames', 1)} frames",
+                    expected="one frame, or 8 bits", do="save the frame as a file of its own",
+                )
             self.orientation = file.orientation
             if headers.turns(file.orientation):
                 width, height = height, width

@@ -166,6 +166,7 @@ def _unmeasured(images: Path, facts: Sequence[FileFacts]) -> list[Finding]:
         Finding(
             "note", str(images), f"{len(holes)} of {len(facts)} images have pixels that were never measured (nodata).",
             f"{share:.2%} of their pixels", "pixels that count neither in the loss nor in scores",
+            "leave them so; crop the images where most of them is such pixels",
         )
     ]
 

@@ -101,7 +101,8 @@ def _ranges(facts: Sequence[FileFacts]) -> Iterator[Finding]:
     if seen[0].dtype == "uint16" and max(fact.high for fact in seen) < 256:
         yield Finding(
             "note", str(seen[0].image.parent), "The images have 16 bits a value and use 8 of them.",
-            f"values up to {max(fact.high for fact in seen):g}",
+            f"values up to {max(fact.high for fact in seen):g}", "values that use their range",
+            "save them with 8 bits if no value is lost; training scales either alike",
         )
     for fact in seen:
         scaled = fact.dtype != "uint8" and len(seen) >= _LEAST and fact.high * _FAR < usual
@@ -180,6 +181,7 @@ def _sizes(facts: Sequence[FileFacts]) -> Iterator[Finding]:
             yield Finding(
                 "note", str(fact.image), f"{fact.image} is far {what} than the other images.",
                 f"{fact.width} x {fact.height} px", f"about {usual:.0f} px in all, as half of the images have at most",
+                "look whether it is of the same scale as the others; remove it if it is not",
             )
 
 

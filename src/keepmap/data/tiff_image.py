@@ -71,5 +71,8 @@ def _palette(plane: TiffPlane) -> Array | None:
     if plane.photometric != _PALETTE:
         return None
     if plane.colormap is None or plane.dtype not in (np.uint8, np.uint16):
-        raise DataError(f"{plane.path} lacks its palette.", found="no colours", expected="one for each value")
+        raise DataError(
+            f"{plane.path} lacks its palette.", found="no colours", expected="one for each value",
+            do="copy it again from its source, or save it as RGB",
+        )
     return (np.asarray(plane.colormap).T >> 8).astype(np.uint8)

@@ -109,14 +109,19 @@ def _choose(path: Path, file: tifffile.TiffFile, wanted: int | None) -> tuple[ti
     for series in all_series:
         page = series.keyframe
         if page.dtype is None or not set(page.axes) <= set("YXS") or 0 in series.shape:
-            raise DataError(f"{path} is no flat image.", found=f"shape {page.shape}", expected="rows and columns")
+            raise DataError(
+                f"{path} is no flat image.", found=f"shape {page.shape}", expected="rows and columns",
+                do="save each plane as a file of its own",
+            )
     counts = [math.prod(_frames(series).values()) for series in all_series]
     number = headers.choose_frame(path, sum(counts), wanted)
     for series, count in zip(all_series, counts, strict=True):
         if number < count:
             return series, number
         number -= count
-    raise DataError(f"{path} holds no image.", expected="at least one page")
+    raise DataError(
+        f"{path} holds no image.", found="no page", expected="at least one page", do="copy it again from its source"
+    )
 
 
 def _frames(series: tifffile.TiffPageSeries) -> dict[str, int]:
@@ -139,7 +144,8 @@ def _samples(
     pages = [p for p in series.pages if p is not None]
     if len(pages) != numbers.size or leading + page.axes != series.axes:
         raise DataError(
-            f"{path} lacks pages.", found=f"{len(pages)} pages", expected=f"{numbers.size}, as its header says"
+            f"{path} lacks pages.", found=f"{len(pages)} pages", expected=f"{numbers.size}, as its header says",
+            do="copy it again from its source",
         )
     chosen = numbers[tuple(frame.get(axis, slice(None)) for axis in leading)]
     return SegmentSamples(path, [pages[n] for n in np.ravel(chosen)], page, limit)

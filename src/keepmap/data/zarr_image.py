@@ -39,7 +39,10 @@ def open_zarr(path: Path, options: ImageOptions) -> ArrayImage:
     """
     if not path.is_dir():
         headers.read_head(path)
-        raise DataError(f"{path} is no Zarr folder.", found="a file", expected="a folder with zarr.json or .zgroup")
+        raise DataError(
+            f"{path} is no Zarr folder.", found="a file", expected="a folder with zarr.json or .zgroup",
+            do="unpack it, or give it the suffix of its format",
+        )
     zarr = external.load("zarr", _PURPOSE)
     try:
         node = zarr.open(zarr.storage.LocalStore(path, read_only=True), mode="r")
@@ -52,7 +55,10 @@ def open_zarr(path: Path, options: ImageOptions) -> ArrayImage:
     except Exception as error:
         raise headers.damaged(path, error) from error
     if len(axes) != len(array.shape) or len(set(axes)) != len(axes) or not {"y", "x"} <= set(axes):
-        raise DataError(f"{path} has axes that do not fit.", found=f"{axes}, shape {array.shape}", expected="y and x")
+        raise DataError(
+            f"{path} has axes that do not fit.", found=f"{axes}, shape {array.shape}", expected="y and x",
+            do="name each axis of the array once, y and x among them",
+        )
     kept = _KeptRow(array, axes.index("y"), array.chunks[axes.index("y")])
     image = ArrayImage(path, partial(_same, kept), axes, options, geometry)
     height, width = (block[axes.index(axis)] for axis in "yx")

@@ -78,7 +78,10 @@ class Network(nn.Module):
         """(x - mean) / std, computed in float32 and returned in the dtype of the weights. Raises as `forward` does."""
         channels = self.config.channels
         if x.ndim < 4 or x.shape[1] != channels:
-            raise ValueError(f"a network of {channels} channels takes (N, {channels}, H, W), not {tuple(x.shape)}")
+            raise ValueError(
+                f"a network of {channels} channels takes (N, {channels}, H, W), not {tuple(x.shape)}: "
+                f"give it images of {channels} channels, channels first, or build it with channels=N of your images"
+            )
         shape = (1, -1, *[1] * (x.ndim - 2))
         values = x.to(torch.float32, copy=True)  # in place: a fresh array costs more than the arithmetic on it
         return values.sub_(self.mean.view(shape)).div_(self.std.view(shape)).to(self.dtype)

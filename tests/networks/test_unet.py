@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import keepmap
+from keepmap.config import from_dict, to_dict
 from keepmap.errors import OptionError
 from keepmap.networks.blocks import AttentionGate, ResidualBlock
 from keepmap.networks.layers import NORM
 from keepmap.networks.reach import CONVS
-from keepmap.networks.unet import UNet, UNetConfig, residual_encoder
+from keepmap.networks.unet import UNet, UNetConfig
 
 ODD = [(37, 50), (64, 48), (33, 33), (16, 31), (95, 17)]
 
@@ -307,12 +309,15 @@ def test_deep_logits_without_padding_have_the_levels_own_extent(match: str) -> N
 
 
 def test_the_residual_encoder_is_that_of_nnunet() -> None:
-    config = residual_encoder(channels=3, classes=2, patch=512)
+    config = UNetConfig(3, 2, residual_encoder=512)
     assert config.widths == (32, 64, 128, 256, 512, 512, 512, 512)
     assert config.blocks == (1, 3, 4, 6, 6, 6, 6, 6)
-    assert len(residual_encoder(channels=1, classes=2, patch=256).widths) == 7
-    assert len(residual_encoder(channels=1, classes=2, patch=320).widths) == 7
-    assert residual_encoder(channels=1, classes=2, patch=1).widths == (32,)
+    assert [len(UNetConfig(1, 2, residual_encoder=patch).widths) for patch in (1, 256, 320)] == [1, 7, 7]
+    assert from_dict(UNetConfig, to_dict(config), "unet") == config
+    with pytest.raises(OptionError, match=r"(?s)residual_encoder of unet sets norm.*norm=group.*norm=instance"):
+        UNetConfig(3, 2, residual_encoder=512, norm="group")
+    with pytest.raises(OptionError, match="a side in pixels"):
+        UNetConfig(3, 2, residual_encoder=-1)
     with torch.device("meta"):
         network = UNet(config)
     blocks = [sum(isinstance(part, ResidualBlock) for part in level) for level in (network.stem, *network.down)]
@@ -325,9 +330,9 @@ def test_the_residual_encoder_is_that_of_nnunet() -> None:
 
 def test_the_residual_encoder_has_the_parameters_of_its_layers() -> None:
     """Counted from the description: 3x3 convolutions, projections where channels change, and norms."""
-    config = residual_encoder(channels=3, classes=5, patch=64)
     with torch.device("meta"):
-        network = UNet(config)
+        network = keepmap.build_model("unet", channels=3, classes=5, residual_encoder=64)
+    config = network.config
     widths, total, inputs = config.widths, 3 * 32 * 9 + 2 * 32, 32
     for width, count in zip(widths, config.blocks, strict=True):
         total += 9 * inputs * width + 9 * width * width + 4 * width + (count - 1) * (18 * width * width + 4 * width)
@@ -341,7 +346,9 @@ def test_the_residual_encoder_has_the_parameters_of_its_layers() -> None:
 
 def test_the_residual_encoder_runs_at_small_width() -> None:
     torch.manual_seed(0)
-    config = dataclasses.replace(residual_encoder(channels=2, classes=3, patch=64), widths=(4, 6, 8, 10, 12))
+    config = dataclasses.replace(
+        UNetConfig(2, 3, residual_encoder=64), residual_encoder=0, widths=(4, 6, 8, 10, 12)
+    )
     network = UNet(config).eval()
     with torch.inference_mode():
         assert network(torch.randn(1, 2, 45, 70)).isfinite().all()

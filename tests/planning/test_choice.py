@@ -173,6 +173,8 @@ def test_processes_without_a_common_batch_norm_get_group_norm_or_trained_weights
     apart, none = replace(HERE, processes=2), replace(holding(), processes=2)
     unet = choose_network(NUCLEI, TrainOptions(model="unet"), apart)
     assert unet.options["norm"] == "group" and "2 processes" in unet.because
+    whole = choose_network(NUCLEI, TrainOptions(model="unet", set={"residual_encoder": 64}), apart)
+    assert whole.options == {"residual_encoder": 64}
     asked = choose_network(NUCLEI, TrainOptions(model="unet", set={"norm": "instance"}), apart)
     assert asked.options["norm"] == "instance"
     assert choose_network(NUCLEI, TrainOptions(), apart).network == "encoder_unet"

@@ -6,9 +6,9 @@ Knows nothing of encoders made elsewhere; the valid convolutions of the 2015 pap
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,7 +73,27 @@ class UNetConfig:
     attention: bool = option(False, "attention gates on the skips")
     context: bool = option(False, "a global context at the deepest level: every pixel sees the whole image")
     deep: int = option(0, "levels below the finest that have logits of their own, for deep supervision")
+    residual_encoder: int = option(
+        0,
+        "side in pixels of the training crops for which this is nnU-Net's residual-encoder U-Net, such as 512: it sets "
+        "widths, blocks, decoder_blocks, block, norm, act and down; 0: these count. ResEnc M, L and XL are this rule "
+        "with the crops that fill 8, 24 and 40 GB",
+    )
     checkpointing: bool = option(False, CHECKPOINTING)
+
+    def __post_init__(self) -> None:
+        """Set what `residual_encoder` does. Raises OptionError where one of it was set to something else."""
+        if not self.residual_encoder:
+            return
+        default = {field.name: field.default for field in fields(self)}
+        for name, value in residual_encoder(self.residual_encoder).items():
+            given = getattr(self, name)
+            if given not in (default[name], value):
+                raise OptionError(
+                    f"residual_encoder of unet sets {name}, which is set to something else.", found=f"{name}={given}",
+                    expected=f"{name}={value}", do="leave one of them out",
+                )
+            object.__setattr__(self, name, value)
 
 
 class UNet(Network):
@@ -186,20 +206,22 @@ class UNet(Network):
         return merged
 
 
-def residual_encoder(*, channels: int, classes: int, patch: int = 512) -> UNetConfig:
-    """The residual-encoder U-Net (ResEnc M, L and XL) of nnU-Net Revisited for images of rank 2.
+def residual_encoder(patch: int) -> dict[str, Any]:
+    """Fields of the residual-encoder U-Net (ResEnc M, L and XL) of nnU-Net Revisited for images of rank 2.
 
     patch: side in pixels of the training crops. The three presets share this rule and differ in the memory that they
            fill, 8, 24 and 40 GB, hence in the patch; levels halve it until less than 8 px are left.
     Source: Isensee et al. 2024 (nnU-Net Revisited), and nnU-Net's planner for the widths. Convolutions before a norm
-    have no bias here, which changes no value that the network can compute.
+    have no bias here, which changes no value that the network can compute. Raises OptionError for less than 1 px.
     """
+    if patch < 1:
+        raise OptionError("residual_encoder of unet is a side in pixels.", found=str(patch), expected="such as 512")
     levels = max(1, patch.bit_length() - 2)
     blocks = (*RESIDUAL_BLOCKS, *[RESIDUAL_BLOCKS[-1]] * levels)[:levels]
-    return UNetConfig(
-        channels, classes, widths=tuple(min(32 * 2**level, 512) for level in range(levels)), norm="instance",
-        act="leaky_relu", block="residual", blocks=blocks, decoder_blocks=(1,), down="stride",
-    )  # fmt: skip
+    return {
+        "widths": tuple(min(32 * 2**level, 512) for level in range(levels)), "blocks": blocks, "decoder_blocks": (1,),
+        "block": "residual", "norm": "instance", "act": "leaky_relu", "down": "stride",
+    }  # fmt: skip
 
 
 def _contracting(config: UNetConfig, level: int) -> nn.Module:

@@ -26,6 +26,8 @@ _LEAST_DEVIATION = 0.01
 """Deviation that a channel at least counts as, as a share of the largest: a nearly constant one is not blown up."""
 _WITH_NORM = ("unet",)
 """Networks whose option `norm` says how they normalise."""
+_WHOLE = "residual_encoder"
+"""The option of a unet that sets its widths and norm."""
 _MOST_LEVELS = 7
 """Of a unet that is planned; its stride is 64 then."""
 
@@ -148,8 +150,9 @@ def _choose(figures: Fingerprint, wanted: TrainOptions, here: Situation) -> Choi
     if name not in (*_OVER_ENCODERS, *_ENCODERS):
         if wanted.encoder != "auto" or wanted.weights not in ("auto", "none"):
             raise _no_encoder(wanted)
-        options, why = ({}, "") if "widths" in (wanted.set or {}) else _widths(name, figures, here)
-        if here.apart and name in _WITH_NORM and "norm" not in (wanted.set or {}):
+        given = {name for name, value in (wanted.set or {}).items() if value}
+        options, why = ({}, "") if given & {"widths", _WHOLE} else _widths(name, figures, here)
+        if here.apart and name in _WITH_NORM and not given & {"norm", _WHOLE}:
             options = {**options, "norm": "group"}
             why += f", group norm: batch norm is synchronised on GPUs only, and there are {here.processes} processes"
         said = f"--model {name}" if wanted.model != "auto" else f"{name}: no ImageNet weights are at hand"

@@ -69,7 +69,7 @@ def counted_bytes(network: Any, size: tuple[int, int], *, training: bool = False
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of every tensor made while it is on, for as long as each lives; those of `module` not at all.
 
-    Gradients of the parameters of `module` are dropped as they come, then and later.
+    Gradients of the parameters of `module` are dropped as they come, then and later; each counts until it is complete.
     now, peak: bytes that live, and the most of them at once.
     """
 

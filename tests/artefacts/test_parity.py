@@ -20,7 +20,7 @@ from keepmap.runtime.manifest import Manifest
 LABELS = LabelSet((0, 1), ("dark", "light"), None, default_colours(2))
 NOTHING = Pictures((), (), ImageOptions())
 MANIFEST = Manifest(
-    "unet", {}, "", 1, "grey", "uint8", LABELS, (0.0,), 1, (0, 0), True, 0, 4.0, "float32", (), 20, 10, {}
+    "unet", {}, "", "", 1, "grey", "uint8", LABELS, (0.0,), 1, (0, 0), True, 0, 4.0, "float32", (), 20, 10, {}
 )
 
 

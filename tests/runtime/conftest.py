@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,8 @@ from keepmap.runtime.manifest import KEY, Manifest
 def manifest() -> Manifest:
     """Of the tiny network; stride 4 so that it has a size rule to speak of."""
     return Manifest(
-        network="unet", options={"widths": [4, 8]}, weights="0" * 64, channels=3, order="RGB", dtype="uint8",
+        network="unet", options={"widths": [4, 8]}, weights="0" * 64, payload="", channels=3,
+        order="RGB", dtype="uint8",
         labels=LabelSet((0, 255), ("sky", "gr\u00e4s <&> \"x\""), None, default_colours(2)), mean=(1.0, 2.0, 3.5),
         stride=4, reach=(7, 6), local=True, margin=0, pixel_bytes=40.0, precision="float32", kept=(), opset=20, ir=10,
         versions={"keepmap": "0.1.0"},
@@ -41,7 +44,8 @@ def model(manifest: Manifest, weights: np.ndarray) -> Any:
         [onnx.numpy_helper.from_array(weights[:, :, None, None], "w")],
     )  # fmt: skip
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
-    made.metadata_props.add(key=KEY, value=manifest.text())
+    payload = hashlib.sha256(graph.SerializeToString()).hexdigest()
+    made.metadata_props.add(key=KEY, value=replace(manifest, payload=payload).text())
     return made
 
 
@@ -58,8 +62,10 @@ def openvino_file(onnx_file: Path, manifest: Manifest) -> Path:
     """The same as OpenVINO has it."""
     openvino = pytest.importorskip("openvino")
     read = openvino.Core().read_model(onnx_file)
-    read.set_rt_info(manifest.text(), [KEY])
     path = onnx_file.with_suffix(".xml")
+    openvino.save_model(read, path, compress_to_fp16=False)
+    payload = hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
+    read.set_rt_info(replace(manifest, payload=payload).text(), [KEY])
     openvino.save_model(read, path, compress_to_fp16=False)
     return path
 

@@ -23,8 +23,8 @@ def test_comes_back_whole_and_in_ascii(manifest: Manifest) -> None:
         (None, "was not exported by keepmap"),
         ("{", "broken metadata"),
         ("[]", "broken metadata"),
-        ('{"format": 2}', "another version of keepmap"),
-        ('{"format": 1, "chanels": 3}', "did you mean channels"),
+        ('{"format": 3}', "another version of keepmap"),
+        ('{"format": 2, "chanels": 3}', "did you mean channels"),
     ],
 )
 def test_what_is_none_is_named(text: str | None, said: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ def test_logits_are_those_of_the_graph(
     onnx_file: Path, manifest: Manifest, weights: np.ndarray, pixels: np.ndarray
 ) -> None:
     runtime = open_onnx(onnx_file, threads=1)
-    assert runtime.manifest == manifest
+    assert runtime.manifest == replace(manifest, payload=runtime.manifest.payload)
     assert runtime.precision == "float32"
     assert "CPUExecutionProvider" in runtime.name
     want = np.einsum("kc,nchw->nkhw", weights, pixels.astype(np.float32))
@@ -66,7 +68,7 @@ def test_48_through_the_command_line_every_fault_of_a_file_is_named(
         return " ".join(capsys.readouterr().err.split())
 
     text = {}
-    for name in ("IR 99", "opset 99", "foreign", "cut"):
+    for name in ("IR 99", "opset 99", "foreign", "cut", "flipped"):
         other, path = type(model)(), tmp_path / f"{name}.onnx"
         other.CopyFrom(model)
         if name == "IR 99":
@@ -76,6 +78,9 @@ def test_48_through_the_command_line_every_fault_of_a_file_is_named(
         elif name == "foreign":
             del other.metadata_props[:]
         content = other.SerializeToString()
+        if name == "flipped":
+            at = content.index(other.graph.initializer[0].raw_data)
+            content = content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
         path.write_bytes(content[: len(content) // 2] if name == "cut" else content)
         text[name] = said(path)
     for name in ("IR 99", "opset 99"):
@@ -84,6 +89,9 @@ def test_48_through_the_command_line_every_fault_of_a_file_is_named(
         assert "do pip install onnxruntime --upgrade, or export the run again" in text[name]
     assert "was not exported by keepmap. found no keepmap entry in its metadata" in text["foreign"]
     assert "is no whole ONNX file. found it ends" in text["cut"]
+    digest = hashlib.sha256(model.graph.SerializeToString()).hexdigest()
+    assert "was changed or damaged after it was written. found sha256" in text["flipped"]
+    assert f"expected sha256 {digest} do copy it again" in text["flipped"]
     assert "is computed on the CPU. found --device cuda" in said(onnx_file, "--device", "cuda")
     assert "found --precision bfloat16 expected auto or float32" in said(onnx_file, "--precision", "bfloat16")
     monkeypatch.setattr(external, "available", lambda name: name != "onnxruntime")

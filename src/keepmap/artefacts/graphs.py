@@ -6,6 +6,7 @@ Knows graphs and files. Whether a graph computes what the network computes is pr
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import warnings
@@ -24,7 +25,7 @@ from keepmap.errors import ContractError
 from keepmap.options import Target
 from keepmap.protocols import Array
 from keepmap.runtime.manifest import KEY, Manifest
-from keepmap.runtime.openvino_runtime import IR, openvino_core
+from keepmap.runtime.openvino_runtime import IR, openvino_core, payload_of
 
 OPSET = 20
 """Of the ONNX operators that are written."""
@@ -142,15 +143,18 @@ def write_graph(model: Any, to: Target, manifest: Manifest, folder: Path) -> Pat
     versions = {"keepmap": manifest.versions["keepmap"], "torch": torch.__version__.split("+")[0]}
     versions |= {name: version(name) for name in names if name != "openvino" or to == "openvino"}
     if to == "onnx":
-        complete = replace(manifest, opset=OPSET, ir=model.ir_version, versions=versions)
+        payload = hashlib.sha256(model.graph.SerializeToString()).hexdigest()
+        complete = replace(manifest, opset=OPSET, ir=model.ir_version, versions=versions, payload=payload)
         del model.metadata_props[:]
         model.metadata_props.add(key=KEY, value=complete.text())
         with writing(path):
             path.write_bytes(model.SerializeToString())
         return path
-    complete = replace(manifest, opset=OPSET, ir=IR, versions=versions)
-    model.set_rt_info(complete.text(), [KEY])
-    external.load("openvino", "keepmap export --to openvino").save_model(model, path, compress_to_fp16=False)
+    package = external.load("openvino", "keepmap export --to openvino")
+    package.save_model(model, path, compress_to_fp16=False)  # first for the .bin, then with what is known of it
+    payload = payload_of(path.with_suffix(".bin"))
+    model.set_rt_info(replace(manifest, opset=OPSET, ir=IR, versions=versions, payload=payload).text(), [KEY])
+    package.save_model(model, path, compress_to_fp16=False)
     return path
 
 

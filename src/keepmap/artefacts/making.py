@@ -176,7 +176,7 @@ def _manifest(network: Any, config: RunConfig, run: RunFolder) -> Manifest:
     with run.model_file.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Manifest(
-        network=config.network, options=config.options, weights=digest, channels=config.channels,
+        network=config.network, options=config.options, weights=digest, payload="", channels=config.channels,
         order=_ORDERS.get(config.channels, "as in the files"), dtype=config.dtype, labels=config.labels,
         mean=tuple(_raw(network)[0].tolist()), stride=network.stride, reach=tuple(network.reach), local=network.local,
         margin=padded[0] - side, pixel_bytes=memory_of(network, bytes_per_value=4)(side, side) / prod(padded),

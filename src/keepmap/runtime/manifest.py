@@ -18,7 +18,7 @@ from keepmap.geometry.tiles import round_up
 
 KEY = "keepmap"
 """Under which the manifest lies in the metadata of a file."""
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,14 @@ class Manifest:
     pixel_bytes:      what a float32 pass is computed to take at its peak, for each padded pixel.
     precision:        of the weights and the arithmetic in the file. kept: layers that int8 left in floats.
     network, options, weights: its name in the catalogue, and the sha256 of the run's model.safetensors.
+    payload:          the sha256 of what computes: the graph of an ONNX file, the .bin of OpenVINO.
     opset, ir:        of ONNX; ir of an OpenVINO file is that of OpenVINO. versions: of the packages that wrote it.
     """
 
     network: str
     options: dict[str, Any]
     weights: str
+    payload: str
     channels: int
     order: str
     dtype: str
@@ -56,6 +58,14 @@ class Manifest:
     def text(self) -> str:
         """The JSON that a file carries, plain ASCII."""
         return json.dumps({"format": FORMAT, **to_dict(self)})
+
+    def require_payload(self, found: str, path: Path) -> None:
+        """Raise ArtefactError unless `found`, the sha256 of what computes, is that of what was written into `path`."""
+        if found != self.payload:
+            raise ArtefactError(
+                f"{path} was changed or damaged after it was written.", found=f"sha256 {found}",
+                expected=f"sha256 {self.payload}", do="copy it again from its source, or export the run again",
+            )  # fmt: skip
 
     def peak_bytes(self, height: int, width: int) -> int:
         """Bytes that a float32 pass of (height, width) pixels takes at its peak, about."""

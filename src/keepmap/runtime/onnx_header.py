@@ -1,10 +1,11 @@
 """What an ONNX file says of itself, read without a package: IR version, opset and metadata.
 
-Knows the outermost fields of the format (onnx.proto3, ModelProto) and skips the graph; nothing is decoded or run.
+Knows the outermost fields of the format (onnx.proto3, ModelProto), not what is in the graph; nothing is decoded or run.
 """
 
 from __future__ import annotations
 
+import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from typing import Any
 
 from keepmap.errors import ArtefactError
 
-_IR, _OPSET, _METADATA = 1, 8, 14
+_IR, _GRAPH, _OPSET, _METADATA = 1, 7, 8, 14
 _STANDARD = (b"", b"ai.onnx")
 """Names of the domain of the standard operators."""
 _FIXED = {1: 8, 5: 4}
@@ -22,21 +23,28 @@ _FIXED = {1: 8, 5: 4}
 
 @dataclass(frozen=True)
 class OnnxHeader:
-    """ir: version of the file format. opset: of the standard operators. metadata: names and texts."""
+    """ir: version of the file format. opset: of the standard operators. metadata: names and texts.
+
+    graph: sha256 of its bytes.
+    """
 
     ir: int
     opset: int
     metadata: dict[str, str]
+    graph: str
 
 
 def read_header(path: Path) -> OnnxHeader:
     """The header of `path`. Raises ArtefactError where it is cut short or no ONNX file."""
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            ir, opset, texts = 0, 0, {}
+            ir, opset, texts, graph = 0, 0, {}, hashlib.sha256()
             for number, start, end in _fields(data, 0, len(data)):
                 if number == _IR:
                     ir = _varint(data, start)[0]
+                elif number == _GRAPH:
+                    with memoryview(data) as whole, whole[start:end] as part:
+                        graph.update(part)
                 elif number == _OPSET:
                     inner = dict(_inner(data[start:end]))
                     opset = inner[2] if inner.get(1, b"") in _STANDARD else opset
@@ -52,7 +60,7 @@ def read_header(path: Path) -> OnnxHeader:
             f"{path} is no whole ONNX file.", found=str(error), expected="what keepmap export wrote",
             do="copy the file again, or export the run again",
         ) from error  # fmt: skip
-    return OnnxHeader(ir, opset, texts)
+    return OnnxHeader(ir, opset, texts, graph.hexdigest())
 
 
 def _inner(data: bytes) -> Iterator[tuple[int, Any]]:

@@ -25,11 +25,12 @@ _SHARE = 1.75
 def open_onnx(path: Path, *, precision: str = "auto", threads: int | None = None) -> ExportedRuntime:
     """The network in `path`, which keepmap exported. threads: default all that this process may keep busy.
 
-    Raises ArtefactError for a file that is cut short, foreign or too new for the package that is installed,
+    Raises ArtefactError for a file that is cut short, changed, foreign or too new for the package that is installed,
     OptionError where bfloat16 is asked for, MissingPackage.
     """
     header = read_header(path)
     manifest = manifest_from(header.metadata.get(KEY), path)
+    manifest.require_payload(header.graph, path)
     package = external.load("onnxruntime", f"Computing {path}")
     if precision == "bfloat16":
         raise OptionError(

@@ -5,6 +5,7 @@ Does not know how the file was made.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from functools import cache
@@ -32,7 +33,7 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
     """The network in `path` (.xml, with its .bin beside it), which keepmap exported. threads: default all.
 
     precision: auto is bfloat16 where the CPU has it; what is quantised to int8 stays so.
-    Raises ArtefactError for a file that is cut short, foreign or too new for the package that is installed,
+    Raises ArtefactError for a file that is cut short, changed, foreign or too new for the package that is installed,
     OptionError where bfloat16 is asked for and the CPU has none, MissingPackage.
     """
     package = external.load("openvino", f"Computing {path}")
@@ -49,10 +50,18 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
             do="copy both files again, or export the run again",
         ) from error  # fmt: skip
     manifest = manifest_from(text, path)
+    data = path.with_suffix(".bin")
+    manifest.require_payload(payload_of(data), data)
     chosen = resolve_precision(precision, "cpu")
     if chosen == "bfloat16" and not has_bfloat16("cpu"):
         raise OptionError("This CPU has no bfloat16.", found="--precision bfloat16", expected="auto or float32")
     return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
+
+
+def payload_of(path: Path) -> str:
+    """The sha256 of a .bin."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

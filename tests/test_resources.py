@@ -122,6 +122,7 @@ def test_bfloat16_is_known_for_each_device(monkeypatch: pytest.MonkeyPatch) -> N
 
     assert isinstance(resources.has_bfloat16("cpu"), bool)
     assert resources.has_bfloat16("mps") is False
+    assert resources.cpu_model() == resources.cpu_model().strip()
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: not including_emulation)
     assert resources.has_bfloat16("cuda") is True
 

@@ -6,6 +6,7 @@ Knows nothing of networks or images. torch is imported on use, so that the comma
 from __future__ import annotations
 
 import os
+import platform
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -143,6 +144,13 @@ def _cgroup_words(name: str) -> list[str]:
         return (_CGROUP / name).read_text().split()
     except OSError:
         return []
+
+
+def cpu_model() -> str:
+    """What the processor calls itself; "" where the system does not tell."""
+    cpuinfo = Path("/proc/cpuinfo")
+    rows = (line.partition(":") for line in cpuinfo.read_text().splitlines()) if cpuinfo.exists() else ()
+    return next((value.strip() for name, _, value in rows if name.strip() == "model name"), platform.processor())
 
 
 def resolve_device(name: str) -> str:

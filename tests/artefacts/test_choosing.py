@@ -66,7 +66,9 @@ def test_the_fastest_is_taken_and_the_measurement_is_kept(exported: Path, timed:
     assert times == [1]
 
 
-def test_other_files_and_a_broken_cache_are_measured_anew(exported: Path, timed: Any, tmp_path: Path) -> None:
+def test_other_files_processors_and_a_broken_cache_are_measured_anew(
+    exported: Path, timed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     timed(0.3, 0.2, 0.1)
     path_for(exported, AUTO, Silent())
     (kept,) = (tmp_path / "cache" / "runtimes").iterdir()
@@ -76,6 +78,13 @@ def test_other_files_and_a_broken_cache_are_measured_anew(exported: Path, timed:
     assert json.loads(kept.read_text())["seconds"] == {"torch": 0.1, "onnx": 0.2, "openvino": 0.3}
     other = tmp_path / "other"
     shutil.copytree(exported, other)
+    timed(0.3, 0.1, 0.2)
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setattr(choosing, "cpu_model", lambda: "another processor")
+        assert path_for(exported, AUTO, Silent()) == exported / "onnx"
+        elsewhere.setattr("platform.node", lambda: "another name of one machine")
+        timed(0.1, 0.2, 0.3)
+        assert path_for(exported, AUTO, Silent()) == exported / "onnx"
     config = json.loads((other / "config.json").read_text())
     (other / "config.json").write_text(json.dumps(config))
     timed(0.3, 0.1, 0.2)

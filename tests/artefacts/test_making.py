@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import re
@@ -15,7 +16,8 @@ import pytest
 import keepmap
 from keepmap.artefacts import making, parity
 from keepmap.cli.main import main
-from keepmap.errors import ContractError, OptionError, OutputError, RunError
+from keepmap.config import writing
+from keepmap.errors import ContractError, DiskFull, OptionError, OutputError, RunError
 
 TARGETS = (("onnx", "onnxruntime", False), ("openvino", "openvino", False), ("openvino", "nncf", True))
 
@@ -90,6 +92,23 @@ def test_a_library_that_does_not_load_is_told_as_it_is(
     monkeypatch.setattr(making, "to_graph", broken)
     with pytest.raises(OSError, match=r"^libonnx"):
         keepmap.export(item.run.path, "onnx", tmp_path / "deployed")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("reason", "kind"), [(errno.ENOSPC, DiskFull), (errno.EIO, OutputError)])
+def test_what_the_disk_refuses_is_told_of_the_folder_that_was_asked_for(
+    reason: int, kind: type[OutputError], item: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(graph: Any, to: str, manifest: Any, folder: Path) -> Path:
+        with writing(folder / "model.onnx"):
+            raise OSError(reason, os.strerror(reason))
+
+    monkeypatch.setattr(making, "to_graph", lambda *_: None)
+    monkeypatch.setattr(making, "write_graph", refused)
+    with pytest.raises(OutputError, match=rf"{tmp_path / 'deployed'} cannot be written") as caught:
+        keepmap.export(item.run.path, "onnx", tmp_path / "deployed")
+    assert type(caught.value) is kind
+    assert "partial" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 

@@ -26,7 +26,7 @@ from keepmap.inference.predictor import Predictor
 from keepmap.networks.candidate import Segmenter
 from keepmap.options import PredictOptions
 from keepmap.protocols import Progress
-from keepmap.resources import Stopwatch, resolve_device, thread_count
+from keepmap.resources import Stopwatch, cpu_model, resolve_device, thread_count
 from keepmap.runs import RunFolder
 from keepmap.runtime.exported import ExportedRuntime
 from keepmap.runtime.torch_runtime import TorchRuntime
@@ -164,7 +164,7 @@ def _kept(place: Path, candidates: list[_Candidate]) -> Mapping[str, float] | No
 
 
 def _key(candidates: list[_Candidate]) -> str:
-    """Of the machine, the files, the versions and how they compute."""
-    facts: list[Any] = [platform.node(), platform.machine(), thread_count()]
+    """Of the kind of machine (or its name where the processor has none), the files, the versions, how they compute."""
+    facts: list[Any] = [cpu_model() or platform.node(), platform.machine(), thread_count()]
     facts += [[each.target, each.name, model_digests(each.path)] for each in candidates]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]

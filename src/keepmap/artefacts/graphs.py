@@ -137,7 +137,7 @@ def last_factor(model: Any, to: Target) -> tuple[str]:
 
 
 def write_graph(model: Any, to: Target, manifest: Manifest, folder: Path) -> Path:
-    """Write the model with its manifest into `folder`; returns the file that is loaded."""
+    """Write the model with its manifest into `folder`; returns the file that is loaded. Raises OutputError."""
     path = folder / FILES[to]
     names = ("onnx", "openvino", "nncf") if manifest.precision == "int8" else ("onnx", "openvino")
     versions = {"keepmap": manifest.versions["keepmap"], "torch": torch.__version__.split("+")[0]}

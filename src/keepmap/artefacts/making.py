@@ -110,7 +110,7 @@ def make_artefact(
 def _scratch(folder: Path) -> Iterator[Path]:
     """A new hidden folder beside `folder`, in place of one that was left there, which goes away at the end.
 
-    Raises OutputError where it cannot be made, DiskFull where the disk is full in the block.
+    Raises OutputError, DiskFull, with the name of `folder` where the disk refuses something in the block.
     """
     scratch = hidden_beside(folder.absolute(), ".partial")
     try:
@@ -118,6 +118,10 @@ def _scratch(folder: Path) -> Iterator[Path]:
             shutil.rmtree(scratch, ignore_errors=True)
             scratch.mkdir(parents=True)
         yield scratch
+    except OutputError as error:  # of a hidden file, which the user does not know
+        if isinstance(error.__cause__, OSError):
+            raise not_written(folder, error.__cause__) from error
+        raise
     except OSError as error:  # others are of libraries that do not load, and are told as they are
         told = not_written(folder, error)
         if isinstance(told, DiskFull):

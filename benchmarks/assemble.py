@@ -120,8 +120,8 @@ def peers(results: Sequence[Result]) -> str:
     return (
         "## The networks, and the same networks as others write them\n\n"
         + table(["network", "parameters", "multiply-adds/Mpx", "training MiB/Mpx", "with checkpointing"], costs)
-        + "\nFloat32, activations alone, counted (and computed beforehand). The count holds each weight's gradient until it "
-        "is complete: that of fc6, 392 MiB on a small image, is what fcn_vgg16 has more than was computed.\n\n"
+        + "\nFloat32, activations alone, counted (and computed beforehand). The count holds each weight's gradient "
+        "until it is complete: that of fc6, 392 MiB on a small image, is what fcn_vgg16 has more than was computed.\n\n"
         + table(["the peer's time as a multiple of ours", "forward", "training step", "logits differ"], rows)
         + f"\nEqual settings: float32, contiguous, the same weights; ratio of medians (range). With ours at "
         f"its defaults ({result['precision']}) against the plain U-Net: {mine}.\n\n"

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from keepmap.cli.tables import figure_table, pairing_parts, score, score_table
+from keepmap.cli.tables import figure_table, pairing_parts, score, score_notes, score_table
 from keepmap.evaluation.sources import Pairing
 from keepmap.metrics.confusion import ConfusionMatrix, Scores
 from keepmap.metrics.scoring import choose_resampling, differences
@@ -46,6 +46,11 @@ def test_a_row_per_class_and_the_means() -> None:
 
 def test_all_ignored_is_all_not_available() -> None:
     assert "".join(_lines(_scores([-1], [0], ["a", "b"]))).count("n/a") == 11
+
+
+def test_the_worst_classes_come_in_their_order_where_they_are_equal() -> None:
+    scores = _scores([0, 1, 2, 3], [0, 3, 3, 3], ["a", "class 2", "class 10", "d"])
+    assert "Worst classes by IoU: class 2 0.000, class 10 0.000, d 0.333." in score_notes(scores)
 
 
 def test_everything_fits_in_80_columns_and_keeps_its_parts() -> None:

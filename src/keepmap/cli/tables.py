@@ -103,7 +103,7 @@ def score_notes(scores: Scores) -> list[str]:
         areas = [f"{row.name} {row.area:.4g} ({row.predicted_area:.4g} predicted)" for row in scores.classes]
         notes.append(f"Area, {scores.area_unit}: {', '.join(areas)}.")
     notes += [f"{remark}." for remark in scores.remarks]
-    known = sorted((row.iou, row.name) for row in scores.classes if row.iou is not None)
+    known = sorted(((row.iou, row.name) for row in scores.classes if row.iou is not None), key=lambda pair: pair[0])
     if len(known) > 1:
         notes.append(f"Worst classes by IoU: {', '.join(f'{name} {value:.3f}' for value, name in known[:_WORST])}.")
     if places := worst_places(scores.images)[:_WORST]:

@@ -66,6 +66,15 @@ def test_the_fastest_is_taken_and_the_measurement_is_kept(exported: Path, timed:
     assert times == [1]
 
 
+def test_what_tiles_compute_again_counts_for_a_large_image(exported: Path, timed: Any, lines: Any) -> None:
+    timed(0.11, 0.3, 0.1)
+    narrow = replace(AUTO, memory="4M", precision="float32")
+    assert path_for(exported, narrow, lines, None, lambda: (40, 40)) == exported / "openvino"
+    assert path_for(exported, narrow, lines, None, lambda: (3000, 3000)) == exported
+    assert "0.110 s x 1." in lines.said[1] and "for bands; OpenVINO" in lines.said[1]
+    assert lines.said[1].endswith("pixels computed of 3000 x 3000 px)")
+
+
 def test_other_files_processors_and_a_broken_cache_are_measured_anew(
     exported: Path, timed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

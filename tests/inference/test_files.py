@@ -118,7 +118,7 @@ def test_large_images_go_in_tiles_or_bands_and_it_is_said(predictor, tmp_path) -
     banded = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**24, way="bands")
     (bands,) = predict_files(banded, [image], tmp_path / "bands", progress=told)
     assert np.array_equal(read_mask(one), read_mask(bands))
-    assert told.lines[1].endswith("bands of 200 rows; --way bands.")
+    assert told.lines[1].endswith("bands of 200 rows, 1.00 times its pixels; --way bands.")
 
 
 def test_older_predictions_are_replaced(predictor, tmp_path) -> None:
@@ -476,8 +476,9 @@ def test_another_prediction_is_said_and_its_masks_stay(predictor, tmp_path) -> N
     images, out, told = [save(tmp_path / f"{name}.png") for name in "ab"], tmp_path / "out", Told()
     for options, image in ((PredictOptions(), images[0]), (PredictOptions(fill_holes=3), images[1])):
         predict_files(predictor, [image], out, options, about={}, progress=told)
-    (line,) = told.lines
-    assert line == f"{out / 'prediction.jsonl'} was of another prediction and begins anew; other masks in {out} stay."
+    assert told.lines[::2] == ["1 of 1 images: one pass each."] * 2
+    record = out / "prediction.jsonl"
+    assert told.lines[1] == f"{record} was of another prediction and begins anew; other masks in {out} stay."
     assert tree(out) == {"a.png", "b.png", "prediction.jsonl"}
 
 
@@ -503,7 +504,7 @@ def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypa
     found = predict_files(generous, images, tmp_path / "out", progress=told)
     assert all(np.mean(read_mask(path) != mask) < 1e-3 for path, mask in zip(found, expected, strict=True))
     assert generous.memory_bytes < 2**30
-    assert "the memory did not suffice for one pass" in told.lines[0]
+    assert "the memory did not suffice for one pass" in told.lines[1]
     forced = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**30, way="pass")
     with pytest.raises(OutOfMemory):
         predict_files(forced, images, tmp_path / "forced")
@@ -526,7 +527,7 @@ def test_an_image_under_way_that_now_fits_one_pass_goes_on_among_others(predicto
     monkeypatch.setattr(batching, "_PIXELS", 2**20)
     told = Told()
     assert len(predict_files(predictor, images, out, PredictOptions(resume=True), about={}, progress=told)) == 2
-    assert "goes on at" in told.lines[0]
+    assert "goes on at" in told.lines[1]
 
 
 def strange(folder: Path) -> dict[str, str]:

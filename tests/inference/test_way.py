@@ -35,7 +35,10 @@ def test_one_pass_where_it_fits_and_tiles_one_byte_below() -> None:
     size, padded = (1000, 1500), 1008 * 1504
     way = tiles_or_pass(size, limits(10 * padded))
     assert (way.kind, way.window, way.halo, way.exact) == ("one pass", (1008, 1504), ((0, 0), (0, 0)), True)
-    assert tiles_or_pass(size, limits(10 * padded - 1)).kind == "tiles"
+    assert way.overhead(size) == padded / (1000 * 1500)
+    tiles = tiles_or_pass(size, limits(10 * padded - 1))
+    assert tiles.kind == "tiles"
+    assert tiles.overhead(size) == tiles.tiles * tiles.window[0] * tiles.window[1] / (1000 * 1500)
 
 
 @given(

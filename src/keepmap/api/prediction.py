@@ -19,6 +19,7 @@ from keepmap.artefacts.loading import computed_by, is_artefact, load_averaged, l
 from keepmap.config import from_arguments
 from keepmap.evaluation.sources import Comparison, Opener, compare_sources, evaluate_source
 from keepmap.inference.files import predict_files
+from keepmap.inference.jobs import largest_size
 from keepmap.inference.predictor import Predictor
 from keepmap.metrics.confusion import Scores
 from keepmap.networks.candidate import Segmenter
@@ -98,21 +99,15 @@ def predict(
     """
     ensemble = tuple(os.fspath(other) for other in ensemble or ()) or None
     options, show = from_arguments(PredictOptions, locals()), progress or Silent()
-    place = path_for(Path(run), options, show, network)
+    several = [Path(i) for i in ([inputs] if isinstance(inputs, str | PathLike) else inputs)]
+    place = path_for(Path(run), options, show, network, lambda: largest_size(several, Path(out), options))
     network = network if place == Path(run) else None
     runs = [place, *map(Path, options.ensemble or ())]
     predictor = load_averaged(place, options, network)
     if is_artefact(place) and (place == Path(run) or options.runtime != "auto"):
         show.say(f"computed by {computed_by(predictor)[0]}")
-    several = [inputs] if isinstance(inputs, str | PathLike) else inputs
-    return predict_files(
-        predictor,
-        [Path(i) for i in several],
-        Path(out),
-        options,
-        about=_about(runs, network, predictor),
-        progress=show,
-    )
+    about = _about(runs, network, predictor)
+    return predict_files(predictor, several, Path(out), options, about=about, progress=show)
 
 
 def _about(runs: Sequence[Path], network: Segmenter | None, predictor: Predictor) -> dict[str, Any]:

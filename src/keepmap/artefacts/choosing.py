@@ -10,7 +10,7 @@ import itertools
 import json
 import platform
 import statistics
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -48,12 +48,16 @@ class _Candidate:
     predictor: Predictor
 
 
-def path_for(path: Path, options: PredictOptions, progress: Progress, given: Segmenter | None = None) -> Path:
+def path_for(
+    path: Path, options: PredictOptions, progress: Progress, given: Segmenter | None = None,
+    largest: Callable[[], tuple[int, int]] = lambda: (_SIDE, _SIDE),
+) -> Path:  # fmt: skip
     """What to predict with in place of `path`: itself, or what `keepmap export` wrote into the RUN `path`.
 
     With `options.runtime` "auto" each of them that can do what is asked for computes one tile of 512 px a few times, in
-    turn; what was found is kept in the cache for this machine, these files and versions. int8 takes no part, as it
-    computes other labels. given: as in `load_predictor`.
+    turn; what was found is kept in the cache for this machine, these files and versions. The fastest is that which so
+    takes the least for all that it computes of an image of the size `largest` (H, W), which may be more than its pixels
+    (see `Way.overhead`). int8 takes no part, as it computes other labels. given: as in `load_predictor`.
     Raises OptionError, MissingPackage, ArtefactError where there is no such export or it is of other weights.
     """
     wanted = options.runtime
@@ -72,7 +76,7 @@ def path_for(path: Path, options: PredictOptions, progress: Progress, given: Seg
         why = _only_torch(options) or f"there is no export that can take part: keepmap export {path} --to openvino"
         progress.say(f"runtime {candidates[0].name}; {why}")
         return path
-    return _fastest(candidates, progress)
+    return _fastest(candidates, largest(), progress)
 
 
 def _exported(run: Path, target: str, options: PredictOptions) -> _Candidate:
@@ -120,14 +124,20 @@ def _candidates(run: Path, options: PredictOptions, progress: Progress, given: S
     return candidates
 
 
-def _fastest(candidates: list[_Candidate], progress: Progress) -> Path:
-    """Measured, or as it is known from an earlier time."""
+def _fastest(candidates: list[_Candidate], size: tuple[int, int], progress: Progress) -> Path:
+    """For an image of `size`, by what was measured, now or at an earlier time."""
     place = cache_folder() / "runtimes" / f"{_key(candidates)}.json"
     kept = _kept(place, candidates)
     seconds = kept or _measured(candidates)
-    order = sorted(candidates, key=lambda each: seconds[each.target])
-    told = "; ".join(f"{each.name}: {seconds[each.target]:.3f} s" for each in order)
-    progress.say(f"runtime {order[0].name} ({told} for {_SIDE} px, {f'kept in {place}' if kept else 'measured now'})")
+    ways = {each.target: each.predictor.plan_way(*size) for each in candidates}
+    factors = {target: way.overhead(size) for target, way in ways.items()}
+    order = sorted(candidates, key=lambda each: seconds[each.target] * factors[each.target])
+    told = "; ".join(
+        f"{each.name}: {seconds[each.target]:.3f} s x {factors[each.target]:.2f} for {ways[each.target].kind}"
+        for each in order
+    )
+    when = f"kept in {place}" if kept else "measured now"
+    progress.say(f"runtime {order[0].name} ({told}; {_SIDE} px, {when}, x pixels computed of {size[1]} x {size[0]} px)")
     if kept is None:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)

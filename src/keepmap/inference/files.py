@@ -156,13 +156,15 @@ class _Work:
         self._batches = Batches(predictor.runtime, output, predictor.memory_bytes)
 
     def sizes(self, jobs: Iterable[Job]) -> tuple[list[_Sized], list[Failure]]:
-        """What the headers of the images say, and those that cannot be predicted."""
+        """What the headers of the images say, and those that cannot be predicted; says how many go in one pass."""
         sized, failures = [], []
         for job in jobs:
             try:
                 sized.append(self._sized(job))
             except DataError as error:
                 failures.append(Failure(job.image, error))
+        if whole := sum(one.bytes > 0 for one in sized):
+            self._show.say(f"{whole} of {len(sized)} images: one pass each.")
         return sized, failures
 
     def _sized(self, job: Job) -> _Sized:
@@ -265,7 +267,8 @@ class _Work:
             start, written = (read.state.position, read.state.written) if read.state else (start, 0)
         if read.way.kind != "one pass":
             going = f" goes on at {100 * (written or 0) // math.prod(source.shape[1:])} %," if written else ""
-            self._show.say(f"{job.image}:{going} {read.way}; {read.way.because}.")
+            computed = f"{read.way.overhead((source.shape[1], source.shape[2])):.2f} times its pixels"
+            self._show.say(f"{job.image}:{going} {read.way}, {computed}; {read.way.because}.")
             self.tracker.advance((written or 0) / MEGAPIXEL)
         with ExitStack() as stack:
             sink, values = self._sinks(read, stack, written)

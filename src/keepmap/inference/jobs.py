@@ -1,18 +1,21 @@
 """Which files are predicted and what is written for each, found out before the first image.
 
-Knows paths and their order; opens no image.
+Knows paths and their order; of an image at most the size.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from keepmap.config import LONGEST_NAME
 from keepmap.data import headers
+from keepmap.data.images import open_image
 from keepmap.data.pairing import list_images
 from keepmap.data.zarr_image import is_zarr_folder
 from keepmap.errors import DataError, InputError, OutputError, first_few
@@ -156,6 +159,19 @@ def _is_zarr(path: Path) -> bool:
 
 def _same(one: Path, other: Path) -> bool:
     return one.resolve() == other.resolve()
+
+
+def largest_size(inputs: Sequence[Path], out: Path, options: PredictOptions) -> tuple[int, int]:
+    """(H, W) of the largest image that there is to predict, (1, 1) where none can be opened.
+
+    Raises as `plan_outputs`.
+    """
+    sizes = [(1, 1)]
+    for job in plan_outputs(inputs, out, options)[0]:
+        with contextlib.suppress(DataError):
+            _, height, width = open_image(job.image, options).shape
+            sizes.append((height, width))
+    return max(sizes, key=prod)
 
 
 def failed(failures: Sequence[Failure], total: int) -> InputError:

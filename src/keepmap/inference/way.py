@@ -51,6 +51,11 @@ class Way:
         return self.kind if self.kind == "one pass" else f"{self.tiles} {self.kind} of {rows} x {columns} px"
 
 
+    def overhead(self, size: tuple[int, int]) -> float:
+        """Pixels that are computed for each pixel of an image of `size` (H, W)."""
+        return self.tiles * prod(self.window) / prod(size)
+
+
 @dataclass(frozen=True)
 class Position:
     """How far an image is that is computed in parts: whole tiles, and rows of the next one where it goes in bands.
@@ -119,7 +124,7 @@ def plan_way(size: tuple[int, int], limits: Limits) -> Way:
             )
         return replace(tiles, because=f"{tiles.because}; no bands: {limits.unstreamable}")
     bands = _in_bands(size, limits, because)
-    cheaper = bands is not None and bands.tiles * bands.window[1] * whole[0] <= tiles.tiles * prod(tiles.window)
+    cheaper = bands is not None and bands.overhead(size) <= tiles.overhead(size)
     if bands is not None and (cheaper or limits.wanted == "bands"):
         return bands
     return tiles

@@ -6,12 +6,15 @@ import json
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import keepmap
 from keepmap.cli.main import main
+from keepmap.data.labels import LabelSet, default_colours
+from keepmap.inference.predictor import Predictor
 from keepmap.options import EvaluateOptions, TrainOptions
 from keepmap.planning.plan import ENTRIES
 from keepmap.reporting.run_facts import (
@@ -19,6 +22,7 @@ from keepmap.reporting.run_facts import (
     course,
     curve,
     data_rows,
+    file_rows,
     model_rows,
     plan_groups,
     read_facts,
@@ -26,6 +30,7 @@ from keepmap.reporting.run_facts import (
     train_command,
 )
 from keepmap.runs import RunFolder
+from keepmap.runtime.exported import ExportedRuntime
 
 
 def test_the_command_gives_the_same_call(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,6 +72,23 @@ def test_facts_are_those_of_the_files(reported: Any) -> None:
     assert train_command(facts).startswith("keepmap train ")
     assert train_command(facts).endswith("# from Python, with network=...")
     assert len(remarks(facts)) == reported.run.metrics_file.read_text().count('"remark"')
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_an_exported_file_has_its_network_and_no_bands(tmp_path: Path, local: bool) -> None:
+    (tmp_path / "model.onnx").write_bytes(bytes(2048))
+    labels = LabelSet((0, 1), ("a", "b"), None, default_colours(2))
+    manifest: Any = SimpleNamespace(
+        network="unet", labels=labels, channels=3, mean=(0, 0, 0), stride=4, reach=(8, 8), local=local
+    )
+    runtime = ExportedRuntime(manifest, lambda x: x, name="R 1", precision="int8", share=1.0)
+    predictor = Predictor(runtime, labels, dtype="uint8")
+    rows = dict(file_rows(tmp_path, predictor, 2.5))
+    assert rows == dict(file_rows(tmp_path / "model.onnx", predictor, 2.5))
+    assert (rows["network"], rows["takes"]) == ("unet", "3 channels of uint8, any size")
+    assert rows["file"] == "model.onnx, 2 KiB"
+    assert rows["speed"].endswith("R 1, int8 on cpu")
+    assert ("exact" in rows["large images"]) == local and "bands" not in rows["large images"]
 
 
 def test_an_imported_run_has_no_training_and_a_network_of_ones_own_no_arithmetic(reported: Any, tmp_path: Path) -> None:

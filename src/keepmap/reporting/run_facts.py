@@ -34,7 +34,8 @@ from keepmap.units import in_bytes, in_thousands, in_time
 
 _SIDE = 512
 """Pixels of the side of the image for which the arithmetic of a network is told."""
-_EXACT = "in bands of rows, exact, or in tiles with a halo, exact"
+_EXACT_TILES = "in tiles with a halo, exact"
+_EXACT = f"in bands of rows, exact, or {_EXACT_TILES}"
 _BLENDED = "in tiles that overlap by a quarter, blended with Gaussian weights; not what the whole image would give"
 
 Rows = list[tuple[str, str]]
@@ -141,7 +142,7 @@ def file_rows(path: Path, predictor: Predictor, speed: float | None) -> Rows:
     rows = []
     if isinstance(predictor.runtime, ExportedRuntime):
         facts = predictor.runtime.manifest
-        rows = [("network", facts.network), ("large images", _EXACT if facts.local else _BLENDED)]
+        rows = [("network", facts.network), ("large images", _EXACT_TILES if facts.local else _BLENDED)]
     size = in_bytes(sum((folder / name).stat().st_size for name in names))
     channels = predictor.runtime.channels
     rows += [

@@ -88,6 +88,7 @@ class Entangled(Network):
     def core(self, x: torch.Tensor) -> torch.Tensor:
         joined = torch.cat([self.act(self.narrow(x)), x], 1)
         y = self.act(self.wide(joined)) + joined
+        y = y + y
         twice = self.narrow(x)
         grouped = self.grouped(torch.cat([self.act(twice), twice], 1))
         logits: torch.Tensor = self.last(torch.cat([grouped, y], 1))
@@ -99,7 +100,8 @@ def test_what_something_else_reads_stays() -> None:
     torch.manual_seed(0)
     network = Entangled().eval().requires_grad_(False).to(memory_format=torch.channels_last)
     assert kinds(network, 2) == [
-        "input", "FusedConv", "cat", "FusedConv", "add", "FusedConv", "ReLU6", "cat", "FusedConv", "FusedConv",
+        "input", "FusedConv", "cat", "FusedConv", "add", "add", "FusedConv", "ReLU6", "cat", "FusedConv",
+        "FusedConv",
     ]  # fmt: skip
     x = torch.randn(2, 2, 9, 12)
     torch.testing.assert_close(Fused(fused(steps_of(network), 2))(x), network.core(x), rtol=1e-5, atol=1e-5)

@@ -81,11 +81,13 @@ class Fused:
         del x
         for at, step in enumerate(self.steps[1:], start=1):
             stopping.check()
-            values[at] = _computed(step, [self._taken(values, source, at) for source in step.inputs])
+            taken = [values[source] for source in step.inputs]
+            for source in set(step.inputs):
+                if self._last[source] == at:
+                    del values[source]
+            values[at] = _computed(step, taken)
+            del taken
         return values[len(self.steps) - 1]
-
-    def _taken(self, values: dict[int, Tensor], source: int, at: int) -> Tensor:
-        return values.pop(source) if self._last[source] == at else values[source]
 
 
 def _computed(step: Step, values: list[Tensor]) -> Tensor:

@@ -88,7 +88,8 @@ def child(task: str, run: Path, image: Path, out: Path, memory: str, precision: 
         watch = Stopwatch()
         lines = Lines()
         keepmap.predict(run, image, out, memory=memory, precision=precision, progress=lines)
-        found: dict[str, Any] = {"seconds": watch.seconds, "said": lines.said}
+        said = [line for line in lines.said if str(out) not in line]
+        found: dict[str, Any] = {"seconds": watch.seconds, "said": said}
     else:
         predictor = keepmap.load(run, memory=memory, precision=precision)
         work = one_pass if task == "pass" else windows_of_monai

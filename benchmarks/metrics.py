@@ -75,7 +75,7 @@ def barest_matrix(matrix: npt.NDArray[np.int64], truth: Labels, prediction: Labe
 
 def new_tally(shapes: bool) -> Tally:
     """A tally of the drawn classes."""
-    return Tally(tuple(map(str, range(CLASSES))), Judging(shapes))
+    return Tally(tuple(map(str, range(CLASSES))), Judging(shapes, regions=True))
 
 
 def region(drawn: list[Pair], count: int) -> dict[str, Any]:

@@ -24,8 +24,8 @@ from keepmap.config import writing
 from keepmap.errors import ContractError
 from keepmap.options import Target
 from keepmap.protocols import Array
-from keepmap.runtime.manifest import KEY, Manifest
-from keepmap.runtime.openvino_runtime import IR, openvino_core, payload_of
+from keepmap.runtime.manifest import KEY, Manifest, file_sha256
+from keepmap.runtime.openvino_runtime import IR, openvino_core
 
 OPSET = 20
 """Of the ONNX operators that are written."""
@@ -152,7 +152,7 @@ def write_graph(model: Any, to: Target, manifest: Manifest, folder: Path) -> Pat
         return path
     package = external.load("openvino", "keepmap export --to openvino")
     package.save_model(model, path, compress_to_fp16=False)  # first for the .bin, then with what is known of it
-    payload = payload_of(path.with_suffix(".bin"))
+    payload = file_sha256(path.with_suffix(".bin"))
     model.set_rt_info(replace(manifest, opset=OPSET, ir=IR, versions=versions, payload=payload).text(), [KEY])
     package.save_model(model, path, compress_to_fp16=False)
     return path

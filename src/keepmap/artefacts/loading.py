@@ -5,7 +5,6 @@ Knows names of files; what is in them is read in `runs` and `runtime`.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from keepmap.artefacts.graphs import FILES
@@ -17,6 +16,7 @@ from keepmap.resources import resolve_device, resolve_precision, use_cpu
 from keepmap.runs import RunFolder
 from keepmap.runtime.averaged import AveragedRuntime, View, views_of
 from keepmap.runtime.exported import ExportedRuntime
+from keepmap.runtime.manifest import file_sha256
 from keepmap.runtime.onnx_runtime import open_onnx
 from keepmap.runtime.openvino_runtime import open_openvino
 from keepmap.runtime.torch_runtime import TorchRuntime
@@ -51,12 +51,7 @@ def model_digests(path: Path) -> dict[str, str]:
     file = _artefact_file(path)
     run = RunFolder(path)
     files = [file, file.with_suffix(".bin")] if is_artefact(path) else [run.config_file, run.model_file]
-    return {each.name: _sha256(each) for each in files if each.is_file()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {each.name: file_sha256(each) for each in files if each.is_file()}
 
 
 def _artefact_file(path: Path) -> Path:

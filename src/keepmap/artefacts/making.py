@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -40,7 +39,7 @@ from keepmap.options import ExportOptions, Target
 from keepmap.protocols import Progress
 from keepmap.resources import use_cpu
 from keepmap.runs import RunConfig, RunFolder
-from keepmap.runtime.manifest import Manifest
+from keepmap.runtime.manifest import Manifest, file_sha256
 from keepmap.runtime.torch_runtime import TorchRuntime
 
 PARITY = "parity.json"
@@ -177,11 +176,10 @@ def _proven(graph: Any, to: Target, manifest: Manifest, proof: _Proof) -> tuple[
 def _manifest(network: Any, config: RunConfig, run: RunFolder) -> Manifest:
     side = _PROBE * network.stride
     padded = network.padded((side, side)) if isinstance(network, Network) else (side, side)
-    with run.model_file.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Manifest(
-        network=config.network, options=config.options, weights=digest, payload="", channels=config.channels,
-        order=_ORDERS.get(config.channels, "as in the files"), dtype=config.dtype, labels=config.labels,
+        network=config.network, options=config.options, weights=file_sha256(run.model_file), payload="",
+        channels=config.channels, order=_ORDERS.get(config.channels, "as in the files"), dtype=config.dtype,
+        labels=config.labels,
         mean=tuple(_raw(network)[0].tolist()), stride=network.stride, reach=tuple(network.reach), local=network.local,
         margin=padded[0] - side, pixel_bytes=memory_of(network, bytes_per_value=4)(side, side) / prod(padded),
         precision="float32", kept=(), opset=0, ir=0, versions={"keepmap": __version__},

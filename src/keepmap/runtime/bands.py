@@ -18,7 +18,7 @@ from keepmap.networks.network import Network
 from keepmap.networks.reach import ACTIVATIONS, AVERAGES, CONVS, NORMS, PADS, POOLS, TRANSPOSEDS, along
 from keepmap.networks.trace import Step, steps_of
 from keepmap.runtime import stopping
-from keepmap.runtime.rows import Queue, edge, joined, numbers, overlaps, stacked, takes_several, without_rows
+from keepmap.runtime.rows import Queue, edge, joined, numbers, overlaps, stacked, without_rows
 
 _POINTWISE = (*NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
 _JOINS: dict[str, Callable[..., Tensor]] = {"cat": joined, "add": lambda a, b: a + b}
@@ -238,10 +238,9 @@ def _link(step: Step, stride: int, band: int) -> _Link:
         return _Joined(stride, layer, 2, most)
     if isinstance(layer, Crop):
         return _Joined(stride, lambda a, b: a.narrow(3, layer.before, b.shape[3]), 2, most, layer.before)
-    if takes_several(layer, step.inputs):
-        return _JoinedWindow(stride, layer, len(step.inputs), most)
     if isinstance(layer, (*CONVS, *POOLS, *AVERAGES, *PADS)) or hasattr(layer, "inner_rows"):
-        return _Window(stride, layer)
+        several = len(step.inputs) > 1
+        return _JoinedWindow(stride, layer, len(step.inputs), most) if several else _Window(stride, layer)
     if isinstance(layer, TRANSPOSEDS):
         return _Transposed(stride, layer)
     if isinstance(layer, Upsample) and not layer.aligned:

@@ -5,6 +5,7 @@ Knows names, numbers and JSON; neither file formats nor what computes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from math import prod
@@ -91,3 +92,9 @@ def manifest_from(text: str | None, path: Path) -> Manifest:
             expected=f"format {FORMAT}", do="use that version, or export the run again",
         )  # fmt: skip
     return from_dict(Manifest, values, str(path), ArtefactError)
+
+
+def file_sha256(path: Path) -> str:
+    """The sha256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -5,7 +5,6 @@ Does not know how the file was made.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import threading
 from functools import cache
@@ -19,7 +18,7 @@ from keepmap.errors import ArtefactError, OptionError
 from keepmap.protocols import Array
 from keepmap.resources import has_bfloat16, resolve_precision, thread_count
 from keepmap.runtime.exported import ExportedRuntime
-from keepmap.runtime.manifest import KEY, Manifest, manifest_from
+from keepmap.runtime.manifest import KEY, Manifest, file_sha256, manifest_from
 from keepmap.runtime.stopping import ended_by
 
 IR = 11
@@ -51,17 +50,11 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
         ) from error  # fmt: skip
     manifest = manifest_from(text, path)
     data = path.with_suffix(".bin")
-    manifest.require_payload(payload_of(data), data)
+    manifest.require_payload(file_sha256(data), data)
     chosen = resolve_precision(precision, "cpu")
     if chosen == "bfloat16" and not has_bfloat16("cpu"):
         raise OptionError("This CPU has no bfloat16.", found="--precision bfloat16", expected="auto or float32")
     return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
-
-
-def payload_of(path: Path) -> str:
-    """The sha256 of a .bin."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @cache

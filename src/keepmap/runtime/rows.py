@@ -5,7 +5,7 @@ Knows single layers and tensors (1, C, n, W), not the graph that they are in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -81,11 +81,6 @@ def joined(*values: Tensor) -> Tensor:
 def numbers(layer: Any) -> tuple[int, ...]:
     """Kernel, stride, padding and dilation along the rows."""
     return tuple(along(getattr(layer, key, 1), 0) for key in ("kernel_size", "stride", "padding", "dilation"))
-
-
-def takes_several(layer: Any, inputs: Sequence[int]) -> bool:
-    """Whether a layer convolves several values as if they were one."""
-    return len(inputs) > 1 and hasattr(layer, "inner_rows")
 
 
 def without_rows(layer: Any) -> Callable[..., Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import subprocess
 import sys
 import time
@@ -207,6 +208,36 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
         for way in ("small", "huge")
     ]
     assert faults[1] < faults[0] / 4 or "[always]" in setting.read_text()
+
+
+def test_buffers_that_were_let_go_are_used_again() -> None:
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    code = """
+import resource, sys
+from keepmap import resources
+if sys.argv[1] == "kept":
+    resources.use_cpu()
+import torch
+def work():
+    for _ in range(4):
+        a = torch.ones(40 << 18)
+        b = a + 1
+        del a
+        c = b * 2
+        del b, c
+work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    small_pages = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0"}
+    fresh, kept = (
+        int(subprocess.run([sys.executable, "-c", code, way], capture_output=True, check=True, env=small_pages).stdout)
+        for way in ("fresh", "kept")
+    )
+    assert fresh > 100_000
+    assert kept < fresh / 2
 
 
 def test_results_come_in_order_and_few_are_begun_ahead() -> None:

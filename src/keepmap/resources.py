@@ -5,6 +5,7 @@ Knows nothing of networks or images. torch is imported on use, so that the comma
 
 from __future__ import annotations
 
+import ctypes
 import os
 import platform
 import time
@@ -20,6 +21,9 @@ DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CGROUP = Path("/sys/fs/cgroup")
 _AHEAD = 4
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_MOST_KEPT = 1 << 30
+"""Bytes of one buffer, and of what the end of the heap holds free, from which the kernel gets memory back at once."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -193,16 +197,30 @@ def resolve_precision(name: str, device: str) -> str:
 
 
 def use_cpu(processes: int = 1) -> int:
-    """Let torch use every thread this process may keep busy, and say how many; and let large buffers use huge pages.
+    """Let torch use every thread this process may keep busy, and say how many; and make large buffers cheap.
 
     processes: that share these threads.
 
     A fresh buffer is handed out by the kernel page by page, which for a page of 4 KiB costs as much time as a layer
-    takes to fill it. Linux only; torch looks at the variable when it first allocates, later calls change nothing.
+    takes to fill it; so pages are huge, and a buffer that was let go is used again. Linux only; torch looks at the
+    variable when it first allocates, later calls change nothing.
     """
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _keep_memory()
     import torch
 
     threads = max(1, thread_count() // processes)
     torch.set_num_threads(threads)
     return threads
+
+
+def _keep_memory() -> None:
+    """Let the C library give large buffers out of memory that it keeps, instead of a fresh mapping for each.
+
+    The kernel takes back what is unmapped and fills every new mapping with zeros. Source: mallopt(3) of glibc; other
+    C libraries have no such switch.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
+    if set_option is not None:
+        set_option(_TRIM_THRESHOLD, _MOST_KEPT)
+        set_option(_MMAP_THRESHOLD, _MOST_KEPT)

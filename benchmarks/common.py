@@ -16,7 +16,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from keepmap.resources import thread_count
+from keepmap.resources import cpu_flags, cpu_model, thread_count
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -26,12 +26,9 @@ _FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 def machine() -> dict[str, Any]:
     """CPU model, threads that may be used, memory in GiB, instruction sets that matter, operating system."""
-    cpuinfo = Path("/proc/cpuinfo")
-    rows = [line.partition(":") for line in cpuinfo.read_text().splitlines()] if cpuinfo.exists() else []
-    facts = {name.strip(): value.strip() for name, _, value in rows}
-    flags = facts.get("flags", facts.get("Features", "")).split()
+    flags = cpu_flags()
     return {
-        "cpu": facts.get("model name", platform.processor() or platform.machine()),
+        "cpu": cpu_model() or platform.machine(),
         "threads": thread_count(),
         "memory_gib": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30, 1),
         "flags": [flag for flag in _FLAGS if flag in flags],

@@ -129,6 +129,23 @@ def test_bfloat16_is_known_for_each_device(monkeypatch: pytest.MonkeyPatch) -> N
     assert resources.has_bfloat16("cuda") is True
 
 
+def test_what_linux_tells_of_a_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    intel = "processor : 0\nmodel name\t: Xeon\nflags\t\t: sse2 avx512_bf16 amx_bf16\n\n"
+    for text, model, bfloat16, unit in (
+        (intel, "Xeon", True, True),
+        (intel.replace(" amx_bf16", ""), "Xeon", True, False),
+        ("processor: 0\nFeatures: fp asimd bf16\n", None, True, False),
+        ("flags: avx2 not_amx_bf16\n", None, False, False),
+    ):
+        told = tmp_path / "cpuinfo"
+        told.write_text(text)
+        monkeypatch.setattr(resources, "_CPUINFO", told)
+        assert model is None or resources.cpu_model() == model
+        assert (resources.has_bfloat16("cpu"), resources.has_matrix_unit()) == (bfloat16, unit)
+    monkeypatch.setattr(resources, "_CPUINFO", tmp_path / "none")
+    assert (resources.has_bfloat16("cpu"), resources.cpu_flags()) == (False, frozenset())
+
+
 def test_torch_uses_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

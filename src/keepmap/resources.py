@@ -20,6 +20,7 @@ from keepmap.errors import OptionError, nearest
 DEVICES = ("auto", "cpu", "cuda", "mps")
 PRECISIONS = ("auto", "float32", "bfloat16")
 _CGROUP = Path("/sys/fs/cgroup")
+_CPUINFO = Path("/proc/cpuinfo")
 _AHEAD = 4
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _MOST_KEPT = 1 << 30
@@ -152,9 +153,19 @@ def _cgroup_words(name: str) -> list[str]:
 
 def cpu_model() -> str:
     """What the processor calls itself; "" where the system does not tell."""
-    cpuinfo = Path("/proc/cpuinfo")
-    rows = (line.partition(":") for line in cpuinfo.read_text().splitlines()) if cpuinfo.exists() else ()
-    return next((value.strip() for name, _, value in rows if name.strip() == "model name"), platform.processor())
+    return _cpu_facts().get("model name", platform.processor())
+
+
+def cpu_flags() -> frozenset[str]:
+    """The instruction sets of the processor by their names in Linux; empty where the system does not tell."""
+    facts = _cpu_facts()
+    return frozenset(facts.get("flags", facts.get("Features", "")).split())
+
+
+def _cpu_facts() -> dict[str, str]:
+    """What Linux tells of the last processor, by name; empty elsewhere."""
+    rows = (line.partition(":") for line in _CPUINFO.read_text().splitlines()) if _CPUINFO.exists() else ()
+    return {name.strip(): value.strip() for name, _, value in rows}
 
 
 def resolve_device(name: str) -> str:
@@ -182,9 +193,12 @@ def has_bfloat16(device: str) -> bool:
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device != "cpu":
         return False
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = set(cpuinfo.read_text().split()) if cpuinfo.exists() else set()
-    return bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    return not cpu_flags().isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+
+
+def has_matrix_unit() -> bool:
+    """Whether the processor multiplies matrices of bfloat16 in a unit of their own (AMX), not vector by vector."""
+    return "amx_bf16" in cpu_flags()
 
 
 def resolve_precision(name: str, device: str) -> str:

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from keepmap import resources
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.layers import ACTIVATION, CONV, Product, conv
 from keepmap.networks.network import Network
@@ -151,6 +152,7 @@ def test_in_bfloat16_a_sum_is_rounded_once_more() -> None:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_the_runtime_fuses_on_a_cpu_and_streams_the_same(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "LEAST_PAIRS", 16 * 16)
+    monkeypatch.setattr(resources, "has_matrix_unit", lambda: False)
     network = randomised("unet", {"widths": (8, 16, 32)})
     network.set_normalisation([128.0] * 3, [74.0] * 3)
     x = np.random.default_rng(0).integers(0, 256, (1, 3, 90, 50), np.uint8)

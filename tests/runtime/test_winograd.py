@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from keepmap import resources
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.layers import conv
 from keepmap.runtime import winograd
@@ -57,8 +58,12 @@ def test_only_wide_plain_3x3_convolutions_are_replaced(monkeypatch: pytest.Monke
     assert [isinstance(layer, WinogradConv) for layer in layers] == [True] + [False] * 7
 
 
-def test_the_runtime_takes_it_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("unit", [False, True])
+def test_the_runtime_takes_it_in_bfloat16_on_a_cpu_without_a_matrix_unit(
+    unit: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(winograd, "LEAST_PAIRS", 16 * 16)
+    monkeypatch.setattr(resources, "has_matrix_unit", lambda: unit)
     torch.manual_seed(0)
     network = build_network("unet", channels=1, classes=3, options={"widths": (8, 16, 32)}).eval()
     network.set_normalisation([128], [74])
@@ -67,7 +72,7 @@ def test_the_runtime_takes_it_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPat
     for precision in ("float32", "bfloat16"):
         runtime = TorchRuntime(network, device="cpu", precision=precision)
         taken = [layer for layer in runtime._network.modules() if isinstance(layer, WinogradConv)]
-        assert bool(taken) == (precision == "bfloat16")
+        assert bool(taken) == (precision == "bfloat16" and not unit)
         logits[precision] = runtime.run(x, "logits")
     scale = np.abs(logits["float32"]).max()
     assert np.abs(logits["float32"] - logits["bfloat16"]).max() < 0.1 * scale

@@ -84,7 +84,7 @@ class TorchRuntime:
         private = copy.deepcopy(network).eval().requires_grad_(False).float()
         if isinstance(private, Network):
             fold_batch_norms(private).to(self.device, dtype)
-            if (self.device, self.precision) == ("cpu", "bfloat16"):
+            if (self.device, self.precision) == ("cpu", "bfloat16") and not resources.has_matrix_unit():
                 use_winograd(private)
         else:
             private = _AsTrained(private, self.device, dtype)

@@ -61,6 +61,29 @@ def test_steps_and_validations_fit_the_time(seconds: float, cost: float) -> None
         assert plan.steps * plan.step_seconds + (count + 3) * validation >= seconds - 2 * plan.step_seconds
 
 
+@given(seconds=st.floats(5, 100), cost=st.floats(0.1, 3), images=st.integers(1, 60))
+@settings(deadline=None)
+def test_a_validation_leaves_the_time_to_the_steps(seconds: float, cost: float, images: int) -> None:
+    here = replace(HERE, validation_images=images, validation_pixels=images * 500_000)
+    plan = planned(here=here, seconds=seconds, cost=cost)
+    each = 500_000 * plan.step_seconds / (3 * plan.batch * plan.crop**2)
+    scored = plan.validation_images or images
+    assert plan.validation_seconds == pytest.approx(scored * each, abs=1e-3)
+    assert scored == 1 or scored * each <= 0.1 * seconds * (1 + 1e-9)
+    assert scored == images or (scored + 1) * each > 0.1 * seconds
+    assert f" {images}" in plan.because["validation_images"]
+
+
+def test_all_held_out_images_are_scored_unless_the_time_is_short() -> None:
+    here = replace(HERE, validation_images=40, validation_pixels=40_000_000)
+    assert planned(here=here, seconds=1e4).validation_images == 0
+    assert planned(TrainOptions(steps=3), here=here, seconds=1.0).validation_images == 0
+    wanted = planned(TrainOptions(set={"validation_images": 4}), here=here, seconds=1e4)
+    assert (wanted.validation_images, wanted.because["validation_images"]) == (4, FIXED)
+    more = planned(TrainOptions(set={"validation_images": 400}), here=here, seconds=1e4)
+    assert more.validation_seconds == pytest.approx(10 * wanted.validation_seconds, rel=1e-2)
+
+
 def test_steps_and_epochs_fix_the_length() -> None:
     assert (planned(TrainOptions(steps=7)).steps, planned(TrainOptions(steps=7)).seconds) == (7, None)
     assert planned(TrainOptions(epochs=4)).steps == 50

@@ -82,6 +82,21 @@ def same(one: RunFolder, other: RunFolder) -> bool:
     return True
 
 
+def test_a_validation_scores_as_many_of_the_held_out_images_as_the_plan_says(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    wanted = tmp_path / "held.txt"
+    wanted.write_text("a\nb\nc\n", encoding="utf-8")
+    options = replace(OPTIONS, steps=2, validation=str(wanted))
+    scored = {}
+    for count in (0, 2):
+        run = RunFolder(tmp_path / f"run{count}")
+        begin(*folders, run, replace(options, set={"validation_images": count}), Silent())
+        scored[count] = {row["stem"] for row in read_json(run.validation_file, format=1)["images"]}
+        assert read_json(run.path / "split.json", format=1)["validation"] == ["a", "b", "c"]
+    assert scored == {0: {"a", "b", "c"}, 2: {"a", "b"}}
+
+
 def test_a_run_holds_all_that_the_design_names(folders: tuple[Path, Path], tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     plan, position, _ = begin(*folders, run, OPTIONS, Silent())

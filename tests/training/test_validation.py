@@ -12,7 +12,7 @@ from keepmap.metrics.tally import Tally, dealt
 from keepmap.networks.catalogue import build_network
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.ranks import Ranks
-from keepmap.training.validation import validate
+from keepmap.training.validation import spread, validate
 
 LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
 
@@ -47,6 +47,11 @@ def test_equals_counting_by_hand_and_leaves_the_network_alone() -> None:
     assert counts.stems == ["a", "b"]
     assert all(counts.regions)
     assert network.training
+
+
+def test_fewer_images_are_spread_over_all() -> None:
+    assert spread("abcdefghij", 0) == spread("abcdefghij", 10) == "abcdefghij"
+    assert [list(spread("abcdefghij", count)) for count in (1, 3, 99)] == [["a"], ["a", "d", "g"], list("abcdefghij")]
 
 
 def test_several_processes_count_every_image_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,8 @@ class Situation:
     """What the planner is told about the machine. device, precision: resolved, never auto.
 
     memory: bytes that a step may take; cache: that decoded images may take; because_memory: the end of both reasons.
-    image_bytes: what all images take decoded. validation_pixels: pixels of all held-out images.
+    image_bytes: what all images take decoded. validation_pixels: of all held-out images,
+    which are validation_images.
     processes: that train together, each with this memory and a part of the batch.
     instances: whether the masks number objects. workers: the most that may draw its batches.
     offers: the published ImageNet weights.
@@ -93,6 +94,7 @@ class Situation:
     processes: int = 1
     instances: bool = False
     workers: int = 0
+    validation_images: int = 1
 
     @property
     def apart(self) -> bool:

@@ -24,7 +24,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "network": ("network", "options", "pretrained", "reach", "mean", "deviation"),
     "machine": ("device", "processes", "precision", "memory_format", "memory", "cache", "workers"),
     "step": ("crop", "batch", "micro", "checkpointing", "step_seconds", "step_bytes"),
-    "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_seconds"),
+    "length": ("seconds", "steps", "replanned_at", "validate_every", "validation_images", "validation_seconds"),
     "optimiser": ("optimiser", "learning_rate", "encoder_rate", "schedule", "warm_up", "weight_decay", "clipping",
                   "averaging", "frozen_statistics"),
     "loss": ("cross_entropy", "dice", "focal", "tversky", "smoothing", "weighting", "class_weights", "focal_gamma",
@@ -47,6 +47,7 @@ class Plan:
     cross_entropy, dice, focal, tversky: weights of the terms of the loss. weighting: where class_weights come from.
     memory_format: None for what the engine finds fastest. workers: that draw batches, 0 for a thread. processes: that
     share a batch. micro: crops of one pass, 0 for all that a process has. memory: of a step; cache: of decoded images.
+    validation_images: of those held out, that a validation scores, 0 for all.
     """
 
     network: str
@@ -112,6 +113,7 @@ class Plan:
     processes: int = 1
     memory_format: MemoryFormat | None = None
     workers: int = 0
+    validation_images: int = 0
 
     @property
     def loss(self) -> LossConfig:

@@ -26,7 +26,8 @@ from keepmap.units import in_bytes
 _WARM_UP = 30
 _STEP_OVER_FORWARD = 3
 """A step computes about three forward passes: one forward, two backward."""
-_VALIDATION_SHARE = 0.06
+_VALIDATION_SHARE, _LONGEST_VALIDATION = 0.06, 0.1
+"""Shares of the training time: of all validations, unless one takes longer; of one, which scores fewer images then."""
 _MOST_VALIDATIONS = 10
 _UPRIGHT = 0.1
 _RARE = 0.02
@@ -81,12 +82,13 @@ def make_plan(
         **{name: (value, FIXED) for name, value in fixed.items()},
     }
 
-    closing = min(_CLOSING, here.validation_pixels) * _forward(setting, fitted.cost.seconds)
+    forward = _forward(setting, fitted.cost.seconds)
+    scored, validation = _scored(forward, here, fixed, seconds_left() if timed else None)
 
     def whole(workers: tuple[int, str]) -> Plan:
-        left = seconds_left() - closing if timed else None
-        lengths = _lengths(setting, fitted.cost.seconds, figures, asked, here.validation_pixels, left)
-        return _plan({**entries, **lengths, "workers": workers}, asked, here)
+        left = seconds_left() - min(_CLOSING * forward, validation) if timed else None
+        lengths = _lengths(setting, fitted.cost.seconds, figures, asked, validation, left)
+        return _plan({**entries, **lengths, "validation_images": scored, "workers": workers}, asked, here)
 
     if wanted.workers is not None:
         return whole((wanted.workers, "--workers"))
@@ -217,11 +219,10 @@ def _of_classes(figures: Fingerprint, fixed: str | None) -> Entries:
 
 
 def _lengths(
-    setting: Setting, cost: float, figures: Fingerprint, asked: Asked, validation_pixels: int, seconds: float | None
+    setting: Setting, cost: float, figures: Fingerprint, asked: Asked, validation: float, seconds: float | None
 ) -> Entries:
-    """Steps, warm-up and validation interval. seconds: for the training, None where steps are fixed."""
+    """Steps, warm-up and validation interval. validation: seconds of one; seconds: of all, None for fixed steps."""
     wanted, every = asked.options, asked.fixed.get("validate_every")
-    validation = validation_pixels * _forward(setting, cost)
     if wanted.steps is not None:
         steps, because = wanted.steps, "--steps"
     elif wanted.epochs is not None:
@@ -238,12 +239,26 @@ def _lengths(
         "replanned_at": (0, "step at which the steps were counted anew, 0 for not yet"),
         "seconds": (seconds, "no limit" if seconds is None else "what --time leaves beside reading and the report"),
         "validate_every": (every or max(1, math.ceil(steps / count)), FIXED if every else interval),
-        "validation_seconds": (round(validation, 3), "the forward part of a step, for the pixels that are held out"),
+        "validation_seconds": (round(validation, 3), "the forward part of a step, for the pixels that are scored"),
         "warm_up": (
             asked.fixed.get("warm_up") or min(_WARM_UP, max(1, steps // 10)),
             f"{_WARM_UP} steps, or a tenth of a short training",
         ),
     }
+
+
+def _scored(
+    forward: float, here: Situation, fixed: Mapping[str, Any], left: float | None
+) -> tuple[tuple[int, str], float]:
+    """How many held-out images a validation scores, 0 for all, and why; and its seconds. forward: those of a pixel."""
+    count, whole = here.validation_images, here.validation_pixels * forward
+    entry = 0, f"all that are held out, {count}"
+    if "validation_images" in fixed:
+        entry = fixed["validation_images"], FIXED
+    elif left is not None and whole > _LONGEST_VALIDATION * left:
+        images = max(1, int(count * _LONGEST_VALIDATION * left / whole))
+        entry = images, f"to score all {count} takes about {whole:.0f} s of the {left:.0f} s left"
+    return entry, whole * min(entry[0] or count, count) / count
 
 
 def _forward(setting: Setting, cost: float) -> float:

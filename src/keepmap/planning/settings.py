@@ -37,6 +37,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "micro": (1, 4096),
     "cache": (0, 1 << 60),
     "validate_every": (1, 10**9),
+    "validation_images": (0, 10**9),
     "warm_up": (1, 10**9),
     "learning_rate": (0, 10),
     "encoder_rate": (0, 100),

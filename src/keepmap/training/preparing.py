@@ -278,6 +278,7 @@ def _situation(device: str, wanted: TrainOptions, parts: Parts, near: int, machi
         precision=resolve_precision(wanted.precision, device),
         memory=int(_MEMORY * for_steps),
         validation_pixels=sum(f.height * f.width for f in parts.validation),
+        validation_images=len(parts.validation),
         offers=tuple(offers),
         begun=None if wanted.init is None else _begun(RunFolder(Path(wanted.init))),
         processes=near * machines,

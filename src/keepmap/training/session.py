@@ -49,7 +49,7 @@ from keepmap.training.loop import fit
 from keepmap.training.preparing import Parts, Split, parts_of, prepare, read, say_network
 from keepmap.training.preview import check_preview, write_preview
 from keepmap.training.ranks import Ranks, together
-from keepmap.training.validation import draw_held_out, validate
+from keepmap.training.validation import draw_held_out, spread, validate
 from keepmap.training.wanted import checked
 from keepmap.training.workers import check_workers
 from keepmap.units import in_bytes
@@ -310,7 +310,8 @@ def _train(
     plan, parts = job.plan, job.parts
     batches = _batches(network, job, augment, run.path, ranks)
     cache, stores = _cache(plan, ranks) // 4, _STORES * ranks.here
-    held_out = SampleStore(parts.validation, parts.labels, cache, job.options, run.path, stores)
+    scored = spread(parts.validation, plan.validation_images)
+    held_out = SampleStore(scored, parts.labels, cache, job.options, run.path, stores)
     if stored := batches.store.file_bytes + held_out.file_bytes:
         progress.say(f"data    decoded images beyond the memory go to a file in {run.path}, {in_bytes(stored)}")
     optimiser = plan.part(OptimiserConfig)

@@ -5,8 +5,8 @@ Knows no optimiser and keeps nothing between calls.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 from keepmap.data.labels import LabelSet
 from keepmap.data.overlay import comparison
@@ -17,8 +17,15 @@ from keepmap.protocols import Array
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.ranks import Ranks
 
+Item = TypeVar("Item")
 _SHOWN = 3
 """Held-out images that are drawn."""
+
+
+def spread(held_out: Sequence[Item], count: int) -> Sequence[Item]:
+    """`count` of the held-out images, by equal steps through all of them; 0, or as many as there are: all."""
+    whole = len(held_out)
+    return [held_out[i * whole // count] for i in range(count)] if 0 < count < whole else held_out
 
 
 def draw_held_out(

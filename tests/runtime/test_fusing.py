@@ -16,11 +16,11 @@ from keepmap import resources
 from keepmap.networks.catalogue import build_network
 from keepmap.networks.layers import ACTIVATION, CONV, Product, conv
 from keepmap.networks.network import Network
-from keepmap.networks.trace import steps_of
+from keepmap.networks.trace import Step, steps_of
 from keepmap.networks.unet import UNetConfig
 from keepmap.runtime import winograd
 from keepmap.runtime.folding import fold_batch_norms
-from keepmap.runtime.fusing import Fused, FusedConv, can_fuse, fused
+from keepmap.runtime.fusing import Fused, FusedConv, HalvingMax, can_fuse, fused
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.runtime.winograd import WinogradConv
 
@@ -72,7 +72,7 @@ def kinds(network: Network, channels: int = 3) -> list[str]:
 
 def test_nothing_is_left_that_a_convolution_can_do_itself() -> None:
     assert kinds(randomised("unet", {"widths": (4, 8)})) == [
-        "input", "FusedConv", "FusedConv", "MaxPool2d", "FusedConv", "FusedConv", "ConvTranspose2d", "FusedConv",
+        "input", "FusedConv", "FusedConv", "HalvingMax", "FusedConv", "FusedConv", "ConvTranspose2d", "FusedConv",
         "FusedConv", "FusedConv",
     ]  # fmt: skip
 
@@ -111,6 +111,27 @@ def test_what_something_else_reads_stays() -> None:
 def test_other_activations_and_sizes_that_may_differ_stay() -> None:
     assert kinds(randomised("unet", {"widths": (4, 8), "act": "gelu"})).count("GELU") == 6
     assert "Join" in kinds(randomised("unet", {"widths": (4, 8), "match": "pad"}))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@given(height=st.integers(2, 9), width=st.integers(2, 9), channels=st.integers(1, 5))
+@settings(max_examples=20, deadline=None)
+@torch.inference_mode()
+def test_halving_by_maxima_is_max_pooling(dtype: torch.dtype, height: int, width: int, channels: int) -> None:
+    x = torch.randn(2, channels, height, width).to(dtype).contiguous(memory_format=torch.channels_last)
+    x[0, 0, 0, 1] = torch.nan
+    made, pooled = HalvingMax()(x), torch.nn.functional.max_pool2d(x, 2)
+    assert torch.equal(made.nan_to_num(9), pooled.nan_to_num(9))
+    assert made.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_only_pooling_of_2x2_blocks_is_halving() -> None:
+    pools = [nn.MaxPool2d(2), nn.MaxPool2d((2, 2), stride=2), nn.MaxPool2d(3, 2, 1), nn.MaxPool2d(2, 1)]
+    pools += [nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(2, padding=1), nn.MaxPool2d((2, 4), 2)]
+    steps = [Step("", "input", None, (), (), "", 0)]
+    steps += [Step("", "layer", pool, (at,), (), "", 0) for at, pool in enumerate(pools)]
+    halving = [isinstance(step.layer, HalvingMax) for step in fused(steps, 3)[1:]]
+    assert halving == [True, True] + [False] * 5
 
 
 @given(data=st.data())

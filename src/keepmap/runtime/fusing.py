@@ -13,7 +13,8 @@ from typing import Any, TypeGuard, cast
 import torch
 from torch import Tensor, nn
 
-from keepmap.networks.layers import ACTIVATION, CONV, Convolution, Join, Product
+from keepmap.networks.layers import ACTIVATION, CONV, POOL, Convolution, Join, Product
+from keepmap.networks.reach import along
 from keepmap.networks.trace import Step
 from keepmap.runtime import stopping
 from keepmap.runtime.rows import joined
@@ -66,6 +67,22 @@ class FusedConv(nn.Module):
         relu = "relu" if self._name == "relu" else None
         out = add(out, values[-1], self.weights[-1], self.bias, *geometry, "add", 1.0, relu, [], None)
         return out if relu or self._activation is None else self._activation(out)
+
+
+class HalvingMax(nn.Module):
+    """What 2x2 max pooling with stride 2 computes, without the eight bytes that torch notes of each value it keeps."""
+
+    kernel_size = stride = (2, 2)
+    padding, dilation = (0, 0), (1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H // 2, W // 2), channels_last."""
+        even = x[:, :, : x.shape[2] // 2 * 2, : x.shape[3] // 2 * 2]
+        upper, lower = even[:, :, ::2], even[:, :, 1::2]
+        rows = torch.maximum(upper, lower)
+        return torch.maximum(rows[:, :, :, ::2], rows[:, :, :, 1::2])
+
+    inner_rows = forward
 
 
 class Fused:
@@ -135,6 +152,8 @@ def fused(steps: Sequence[Step], channels: int) -> list[Step]:
             activated |= {after} - {0}
             widths_of = [widths[source] for source in steps[step.inputs[0]].inputs] if several else []
             layer = FusedConv(layer, steps[after].layer if after else None, widths_of)
+        elif _halves(layer):
+            layer = HalvingMax()
         place[at] = (len(made),)
         made.append(dataclasses.replace(step, layer=layer, inputs=inputs))
     return made
@@ -143,6 +162,14 @@ def fused(steps: Sequence[Step], channels: int) -> list[Step]:
 def _is_plain(layer: nn.Module | None) -> TypeGuard[Convolution]:
     """Whether oneDNN's operation computes this very convolution."""
     return isinstance(layer, CONV[2]) and layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+
+
+def _halves(layer: nn.Module | None) -> bool:
+    """Whether it takes the maximum of each 2x2 block."""
+    if not isinstance(layer, POOL[2]) or layer.ceil_mode or layer.return_indices:
+        return False
+    numbers = layer.kernel_size, layer.stride, layer.padding, layer.dilation
+    return [along(each, 0) for each in numbers] == [along(each, 1) for each in numbers] == [2, 2, 0, 1]
 
 
 def _takes_several(layer: nn.Module | None) -> bool:

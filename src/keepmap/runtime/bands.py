@@ -18,12 +18,12 @@ from keepmap.networks.network import Network
 from keepmap.networks.reach import ACTIVATIONS, AVERAGES, CONVS, NORMS, PADS, POOLS, TRANSPOSEDS, along
 from keepmap.networks.trace import Step, steps_of
 from keepmap.runtime import stopping
-from keepmap.runtime.rows import Queue, edge, joined, numbers, overlaps, stacked, without_rows
+from keepmap.runtime.rows import Queue, between, edge, joined, numbers, overlaps, pieces, stacked, without_rows
 
 _POINTWISE = (*NORMS, *ACTIVATIONS, nn.Identity, nn.Dropout, Scale)
 _JOINS: dict[str, Callable[..., Tensor]] = {"cat": joined, "add": lambda a, b: a + b}
-Flow = tuple[Any, bool]
-"""What a value of the core offers now: its next rows (1, C, n, W), None for none, and whether they are the last."""
+Flow = tuple[list[Any], bool]
+"""What a value of the core offers now: its next rows, in parts (1, C, n, W), and whether they are the last."""
 
 
 class BandStream:
@@ -56,20 +56,19 @@ class BandStream:
         b is `band`, less only at the end; with the last band all the rest comes out, a band at a time.
         """
         ended = self._read + x.shape[2] == self._size[0]
-        flow: Flow = self._padded(x, ended), ended
-        while True:
+        flow: Flow = [self._padded(x, ended)], ended
+        over = False
+        while not over:
             flows: list[Flow] = []
             for at, (step, link) in enumerate(zip(self._steps, self._links, strict=True)):
                 stopping.check()
                 flows.append(link([flows[source] for source in step.inputs] or [flow]))
                 for source in step.inputs:
-                    flows[source] = flows[source] if self._last[source] > at else (None, True)
+                    flows[source] = flows[source] if self._last[source] > at else ([], True)
             logits, over = flows[-1]
-            if logits is not None:
-                yield from self._cropped(logits)
-            if not ended or over:
-                return
-            flow = None, True
+            if logits:
+                yield from self._cropped(stacked(*logits))
+            flow, over = ([], True), over or not ended
 
     def held(self) -> int:
         """Bytes of the rows that are kept until the next band."""
@@ -104,13 +103,13 @@ class _Link:
 
     def __call__(self, flows: list[Flow]) -> Flow:
         rows, ended = flows[0]
-        waits = self._over or (rows is None and not ended)
-        rows, self._over = None if waits else self.take(rows, ended), ended
+        waits = self._over or not (rows or ended)
+        rows, self._over = [] if waits else self.take(rows, ended), ended
         return rows, ended
 
-    def take(self, x: Any, ended: bool) -> Tensor | None:
-        """The rows that are final once x has come. ended: x is the last, if it is anything."""
-        return None if x is None else self.layer(x)
+    def take(self, x: list[Any], ended: bool) -> list[Tensor]:
+        """The rows that are final once the parts x have come. ended: they are the last, if they are any."""
+        return [self.layer(part) for part in x]
 
     def held(self) -> int:
         """Bytes of the rows that wait."""
@@ -128,9 +127,9 @@ class _Window(_Link):
         self.fill = -inf if isinstance(layer, POOLS) else 0.0
         self.partial = bool(getattr(layer, "ceil_mode", False))
 
-    def take(self, x: Any, ended: bool) -> Tensor | None:
-        for queue, rows in zip(self.queues, [] if x is None else x if isinstance(x, list) else [x], strict=False):
-            queue.put(None if self.seen else edge(rows, self.above, self.fill), rows)
+    def take(self, x: list[Any], ended: bool) -> list[Tensor]:
+        for queue, rows in zip(self.queues, x if len(self.queues) > 1 else [x], strict=False):
+            queue.put(edge(rows[0], self.above, self.fill) if rows and not self.seen else None, *rows)
         have = self.queues[0].count
         self.seen = have + self.done * self.step - self.above
         if ended:
@@ -142,8 +141,8 @@ class _Window(_Link):
         else:
             count = max(0, min((have - self.span) // self.step + 1, have // self.step))
         self.done += count
-        rows = (count - 1) * self.step + self.span
-        made = self.layer(*[queue.first(rows) for queue in self.queues]) if count else None
+        seen = pieces([queue.parts for queue in self.queues], count, self.span, self.step)
+        made = [self.layer(*rows) for rows in seen]
         for queue in self.queues:
             queue.drop(queue.count if ended else count * self.step)
         return made
@@ -158,38 +157,35 @@ class _Transposed(_Link):
         self.beyond = self.kernel - self.padding - self.step + along(layer.output_padding, 0)
         self.bias = layer.bias if overlaps(layer) else None
 
-    def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
+    def take(self, x: list[Any], ended: bool) -> list[Tensor]:
         queue = self.queues[0]
-        if x is not None:
-            self.seen += x.shape[2]
-            made = self.layer(x)
+        for part in x if self.kernel == self.step else [stacked(*x)] if x else []:
+            self.seen += part.shape[2]
+            made = self.layer(part)
             made = stacked(made, edge(made, self.step - self.kernel, 0.0))
-            if queue.count:
-                made[:, :, : queue.count] += queue.first(queue.count)
+            if self.kernel > self.step and queue.count:
+                made[:, :, : queue.count] += stacked(*queue.parts)
                 queue.drop(queue.count)
             queue.put(made)
         count = self.seen * self.step + self.beyond * ended - self.done
-        if not count:
-            return None
         queue.fill(count - queue.count, 0.0)
-        final = queue.first(count)[:, :, max(0, self.padding - self.done) :]
+        final = between(queue.parts, max(0, self.padding - self.done), count)
         queue.drop(queue.count if ended else count)
         self.done += count
-        return None if not final.shape[2] else final if self.bias is None else final + self.bias.view(1, -1, 1, 1)
+        return final if self.bias is None else [part + self.bias.view(1, -1, 1, 1) for part in final]
 
 
 class _Interpolated(_Link):
     """Linear interpolation mixes two neighbours; beyond the first and the last row these are repeated."""
 
-    def take(self, x: Tensor | None, ended: bool) -> Tensor | None:
+    def take(self, x: list[Any], ended: bool) -> list[Tensor]:
         queue = self.queues[0]
-        queue.put(x[:, :, :1] if x is not None and not queue.count else None, x)
-        rows = queue.first(queue.count)
-        rows = stacked(rows, rows[:, :, -1:] if ended else None)
+        queue.put(x[0][:, :, :1] if x and not queue.count else None, *x)
+        rows = stacked(*queue.parts, queue.parts[-1][:, :, -1:] if ended else None)
         queue.drop(queue.count if ended else queue.count - 2)
         made = self.layer(rows)
         factor = made.shape[2] // rows.shape[2]
-        return made.narrow(2, factor, made.shape[2] - 2 * factor) if rows.shape[2] > 2 else None
+        return [made.narrow(2, factor, made.shape[2] - 2 * factor)] if rows.shape[2] > 2 else []
 
 
 class _Joined(_Link):
@@ -200,27 +196,33 @@ class _Joined(_Link):
         self._most, self._skip = most, before
 
     def __call__(self, flows: list[Flow]) -> Flow:
+        values, over = self.leaving(flows)
+        return [self.layer(*rows) for rows in pieces(values, sum(part.shape[2] for part in values[0]))], over
+
+    def leaving(self, flows: list[Flow]) -> tuple[list[list[Any]], bool]:
+        """The rows that every value has now, by value, in parts; and whether they are the last."""
         for queue, (rows, _) in zip(self.queues, flows, strict=True):
-            queue.put(rows)
+            queue.put(*rows)
         cut = min(self._skip, self.queues[0].count)
         self.queues[0].drop(cut)
         self._skip -= cut
         count = min(self._most, *(queue.count for queue in self.queues))
-        joined = self.layer(*[queue.first(count) for queue in self.queues]) if count else None
+        values = [queue.first(count) for queue in self.queues]
         for queue in self.queues:
             queue.drop(count)
-        return joined, all(ended for _, ended in flows) and not self.queues[-1].count
+        return values, all(ended for _, ended in flows) and not self.queues[-1].count
 
 
 class _JoinedWindow(_Window):
-    """A convolution of several values side by side, which come to it in a list."""
+    """A convolution of several values side by side, the rows of which come to it together."""
 
     def __init__(self, stride: int, layer: Any, values: int, most: int) -> None:
         super().__init__(stride, layer, values)
-        self._joined = _Joined(stride, lambda *rows: list(rows), values, most)
+        self._joined = _Joined(stride, nn.Identity(), values, most)
 
     def __call__(self, flows: list[Flow]) -> Flow:
-        return super().__call__([self._joined(flows)])
+        values, ended = self._joined.leaving(flows)
+        return super().__call__([(values if values[0] else [], ended)])
 
     def held(self) -> int:
         return super().held() + self._joined.held()

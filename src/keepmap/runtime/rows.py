@@ -5,7 +5,8 @@ Knows single layers and tensors (1, C, n, W), not the graph that they are in.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -14,12 +15,15 @@ from torch import Tensor
 
 from keepmap.networks.reach import AVERAGES, CONVS, PADS, TRANSPOSEDS, along
 
+_LARGE = 4 << 20
+"""Bytes of rows from which copying them takes longer than another call of a layer."""
+
 
 class Queue:
     """Rows that wait, in the parts in which they came. count: how many."""
 
     def __init__(self) -> None:
-        self._parts: list[Tensor] = []
+        self.parts: list[Tensor] = []
         self._none: Tensor | None = None
         self.count = 0
 
@@ -27,7 +31,7 @@ class Queue:
         """Append the rows of each part; None for none."""
         for part in parts:
             if part is not None and part.shape[2]:
-                self._parts.append(part)
+                self.parts.append(part)
                 self._none = part[:, :, :0].clone() if self._none is None else self._none
                 self.count += part.shape[2]
 
@@ -35,28 +39,58 @@ class Queue:
         """Append `rows` rows of one number, as wide as those that have come before; none where that is not positive."""
         self.put(None if self._none is None else edge(self._none, rows, number))
 
-    def first(self, count: int) -> Tensor:
-        """The first `count` rows, one at least, in one piece: a copy only where they came in several."""
-        parts: list[Tensor] = []
-        for part in self._parts:
-            if count > 0:
-                parts.append(part[:, :, :count])
-                count -= part.shape[2]
-        return stacked(*parts)
+    def first(self, count: int) -> list[Tensor]:
+        """The first `count` rows, in the parts in which they came."""
+        return between(self.parts, 0, count)
 
     def drop(self, count: int) -> None:
         """Forget the first rows. A small rest of a part is copied, for a view would hold all of its memory."""
         self.count -= count
-        while count and count >= self._parts[0].shape[2]:
-            count -= self._parts.pop(0).shape[2]
+        while count and count >= self.parts[0].shape[2]:
+            count -= self.parts.pop(0).shape[2]
         if count:
-            rest = self._parts[0][:, :, count:]
-            self._parts[0] = rest.clone() if rest.shape[2] < count else rest
+            rest = self.parts[0][:, :, count:]
+            self.parts[0] = rest.clone() if rest.shape[2] < count else rest
 
     @property
     def nbytes(self) -> int:
         """Bytes of the rows."""
-        return sum(part.nbytes for part in self._parts)
+        return sum(part.nbytes for part in self.parts)
+
+
+def pieces(values: Sequence[Sequence[Tensor]], count: int, span: int = 1, step: int = 1) -> Iterator[list[Tensor]]:
+    """The rows of each of the values that `count` windows see, in pieces: windows that lie within a large part of each
+    value see its rows where they are, only what the others see is copied.
+
+    values: in parts, each as wide as the others' and high enough. span: rows of a window; step: to that of the next.
+    """
+    if not count:
+        return
+    rows = (count - 1) * step + span
+    ends = {0, rows, *(end for parts in values for end in accumulate(part.shape[2] for part in parts) if end < rows)}
+    row_bytes = max(part[:, :, :1].nbytes for parts in values for part in parts[:1])
+    done = 0
+    for top, bottom in pairwise(sorted(ends)):
+        first, last = -(-top // step), (bottom - span) // step + 1
+        if (last - first) * step * row_bytes < _LARGE:
+            continue
+        if first > done:
+            yield [stacked(*between(parts, done * step, (first - 1) * step + span)) for parts in values]
+        yield [stacked(*between(parts, first * step, (last - 1) * step + span)) for parts in values]
+        done = last
+    if done < count:
+        yield [stacked(*between(parts, done * step, rows)) for parts in values]
+
+
+def between(parts: Sequence[Tensor], top: int, bottom: int) -> list[Tensor]:
+    """Rows `top` to `bottom` of what lies in parts below each other, in parts: views."""
+    there = []
+    for part in parts:
+        height = part.shape[2]
+        if top < height and bottom > 0:
+            there.append(part[:, :, max(0, top) : bottom])
+        top, bottom = top - height, bottom - height
+    return there
 
 
 def edge(like: Tensor, rows: int, fill: float) -> Tensor | None:

@@ -38,6 +38,8 @@ ARMS: dict[str, tuple[float, dict[str, str]]] = {
     "batch-2": (0.293, {"batch": "2"}),
     "stride4-batch-4": (1 / 3, {"widths": "128,64,48", "batch": "4"}),
     "batch-4-half-rate": (0.5505, {"batch": "4", "learning_rate": "0.001"}),
+    "area-half": (1.0, {"area_power": "0.5"}),
+    "area": (1.0, {"area_power": "1"}),
     "class-rate": (1.0, {"class_rate": "0.5"}),
     "median-frequency": (1.0, {"weighting": "median_frequency"}),
     "root-frequency": (1.0, ROOTS),

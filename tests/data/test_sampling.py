@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keepmap.data.labels import LabelSet, default_colours
-from keepmap.data.sampling import Sampler, rare_first
+from keepmap.data.sampling import Sampler, area_weights, rare_first
 
 small = st.integers(1, 20)
 
@@ -37,6 +37,45 @@ def test_the_random_numbers_depend_on_seed_step_and_place_only() -> None:
     assert len(set(draws.values())) == 20
     assert draws[3, 2] == Sampler(99, 4, 7).generator(3, 2).random()
     assert draws[3, 2] != Sampler(10, 4, 8).generator(3, 2).random()
+
+
+# Images by their area.
+
+
+@given(
+    sides=st.lists(st.tuples(st.integers(1, 2000), st.integers(1, 2000)), min_size=2, max_size=30),
+    power=st.floats(0, 1), batch=small, seed=st.integers(0, 3),
+)  # fmt: skip
+@settings(deadline=None, max_examples=60)
+def test_an_image_comes_as_often_as_its_area_to_the_power_says(
+    sides: list[tuple[int, int]], power: float, batch: int, seed: int
+) -> None:
+    facts = [SimpleNamespace(height=height, width=width) for height, width in sides]
+    weights = area_weights(facts, power)  # type: ignore[arg-type]
+    areas = np.prod(np.array(sides, float), axis=1) ** power
+    expected = areas / areas.mean()
+    np.testing.assert_allclose(weights or [1] * len(sides), expected, rtol=1e-12)
+    sampler = Sampler(len(sides), batch, seed, weights=weights)
+    for epoch in range(4):
+        places = range(epoch * len(sides), (epoch + 1) * len(sides))
+        count = Counter(sampler.image(*divmod(place, batch)) for place in places)
+        assert all(abs(count[image] - times) < 1 + 1e-9 for image, times in enumerate(expected))
+
+
+def test_on_average_a_small_image_comes_too_and_nothing_in_the_order_follows_from_the_area() -> None:
+    sampler = Sampler(4, 1, 0, weights=(0.1, 0.4, 0.5, 3.0))
+    drawn = np.array([sampler.image(step, 0) for step in range(4 * 2000)])
+    np.testing.assert_allclose(np.bincount(drawn) / 2000, sampler.weights or (), atol=0.04)
+    first = np.bincount(drawn[::4], minlength=4) / 2000
+    np.testing.assert_allclose(first, np.array(sampler.weights) / 4, atol=0.04)
+
+
+def test_images_of_one_size_are_drawn_as_without_weights() -> None:
+    facts = [SimpleNamespace(height=3, width=4), SimpleNamespace(height=2, width=6)]
+    assert area_weights(facts, 1.0) is None  # type: ignore[arg-type]
+    facts[1].width = 7
+    assert area_weights(facts, 0.0) is None  # type: ignore[arg-type]
+    assert area_weights(facts, 1.0) is not None  # type: ignore[arg-type]
 
 
 # Crops around a class.

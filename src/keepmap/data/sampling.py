@@ -34,11 +34,13 @@ class Focus:
     holders: tuple[tuple[int, ...], ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sampler:
     """Each image once an epoch, in an order drawn anew for every epoch; epochs join without a short batch.
 
     images: number of training images; batch: samples per step; seed: any non-negative integer.
+    weights: with them, image i comes weights[i] times an epoch instead: in each epoch that number rounded down or up,
+    on average exactly. They are positive and sum to `images`, see `area_weights`.
     focus: with it, exactly its rate of the samples (evenly spread, 1 in 4, say) are crops around a class instead: the
     class is drawn by its chance, the image uniformly from those that have it. The other samples go on through the order
     of all images, so that each comes once in every images / (1 - rate) samples; an epoch, one sample per image, is as
@@ -49,6 +51,7 @@ class Sampler:
     batch: int
     seed: int
     focus: Focus | None = None
+    weights: tuple[float, ...] | None = None
 
     def image(self, step: int, i: int) -> int:
         """Index of the image behind sample `i` of `step`, both counted from 0."""
@@ -73,7 +76,7 @@ class Sampler:
                 held = self.focus.holders[wanted]
                 return held[random.integers(len(held))], wanted
         epoch, place = divmod(sample - focused, self.images)
-        return int(_order(self.images, self.seed, epoch)[place]), None
+        return int(_order(self, epoch)[place]), None
 
 
 def rare_first(facts: Sequence[FileFacts], labels: LabelSet, *, rate: float, power: float = 1.0) -> Focus | None:
@@ -92,6 +95,25 @@ def rare_first(facts: Sequence[FileFacts], labels: LabelSet, *, rate: float, pow
     return Focus(rate, tuple(weight / sum(weights) for weight in weights), holders)
 
 
+def area_weights(facts: Sequence[FileFacts], power: float) -> tuple[float, ...] | None:
+    """The `weights` of a Sampler by which an image of area a is drawn in proportion to a^power.
+
+    facts: of the training images. power: 0 is every image alike, 1 every pixel. None where that makes no difference.
+    """
+    weights = np.array([float(f.height * f.width) for f in facts]) ** power
+    if (weights == weights[0]).all():
+        return None
+    return tuple((weights * (len(facts) / weights.sum())).tolist())
+
+
 @lru_cache(maxsize=4)
-def _order(images: int, seed: int, epoch: int) -> npt.NDArray[np.int64]:
-    return np.random.default_rng((_ORDER, seed, epoch)).permutation(images)
+def _order(sampler: Sampler, epoch: int) -> npt.NDArray[np.int64]:
+    """The images of an epoch. Weighted ones lie side by side in a random order, each as long as its weight, and every
+    point at a whole distance from a random first one picks the image that it lies in."""
+    random = np.random.default_rng((_ORDER, sampler.seed, epoch))
+    order = random.permutation(sampler.images)
+    if sampler.weights is None:
+        return order
+    ends = np.cumsum(np.array(sampler.weights)[order])
+    at = np.searchsorted(ends, np.arange(sampler.images) + random.random(), side="right")
+    return random.permutation(order[at.clip(max=sampler.images - 1)])

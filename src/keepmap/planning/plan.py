@@ -31,7 +31,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
              "tversky_alpha", "tversky_beta", "border", "sigma"),
     "augmentation": ("scale", "upright", "invert", "gain", "shift", "value_range", "rotation", "shear", "elastic",
                      "colour", "contrast", "gamma", "noise", "blur", "coarse"),
-    "sampling": ("class_rate", "seed"),
+    "sampling": ("area_power", "class_rate", "seed"),
 }
 """Title -> entries: every entry in the order in which it is shown."""
 
@@ -114,6 +114,7 @@ class Plan:
     memory_format: MemoryFormat | None = None
     workers: int = 0
     validation_images: int = 0
+    area_power: float = 0.0
 
     @property
     def loss(self) -> LossConfig:

@@ -49,6 +49,7 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "smoothing": (0, 1),
     "border": (0, 1e4),
     "sigma": (0.1, 100),
+    "area_power": (0, 1),
     "class_rate": (0, 0.99),
     "scale": (0.05, 20),
     "invert": (0, 1),

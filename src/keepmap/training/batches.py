@@ -20,7 +20,7 @@ from torch import Tensor
 from keepmap.data.augment import Augmentation, training_crop
 from keepmap.data.labels import IGNORE_INDEX
 from keepmap.data.pipeline import Own, Pipeline, own_crop
-from keepmap.data.sampling import Sampler, rare_first
+from keepmap.data.sampling import Sampler, area_weights, rare_first
 from keepmap.data.store import SampleStore
 from keepmap.data.weight_map import weight_map
 from keepmap.errors import KeepmapError, TrainingError, first_few
@@ -144,7 +144,8 @@ def planned_batches(
     """What `plan` says about crops, drawn from `store`. stride: of the network; augment: the user's callable."""
     how = plan.part(Augmentation, fill=plan.mean, padding=min(stride, plan.crop // 2) - 1)
     focus = rare_first(store.facts, store.labels, rate=plan.class_rate)
-    sampler = Sampler(len(store), plan.batch, plan.seed, focus)
+    weights = area_weights(store.facts, plan.area_power)
+    sampler = Sampler(len(store), plan.batch, plan.seed, focus, weights)
     own = None if augment is None else Own(augment, store.labels.count)
     weigh = None
     if plan.border:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from keepmap.errors import ArtefactError, OptionError
 from keepmap.resources import has_bfloat16
 from keepmap.runtime import openvino_runtime
 from keepmap.runtime.manifest import Manifest
-from keepmap.runtime.openvino_runtime import open_openvino
+from keepmap.runtime.openvino_runtime import open_openvino, openvino_core
 
 pytest.importorskip("openvino")
 
@@ -30,6 +31,31 @@ def test_logits_are_those_of_the_graph(
         first = runtime.run(pixels, "logits")
         runtime.run(pixels[:, :, :3, :2])
         assert np.abs(first - want).max() <= tolerance * np.abs(want).max()
+
+
+@pytest.mark.parametrize(("unit", "compiled"), [(True, 6), (False, 1)])
+def test_int8_on_a_matrix_unit_is_compiled_for_each_shape_and_the_last_ones_are_kept(
+    openvino_file: Path, manifest: Manifest, weights: np.ndarray, unit: bool, compiled: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(openvino_runtime, "has_matrix_unit", lambda: unit)
+    core, shapes = openvino_core(), []
+
+    class Spy:
+        def compile_model(self, model: Any, *words: Any) -> Any:
+            shapes.append(tuple(side.get_length() if side.is_static else -1 for side in model.input().partial_shape))
+            return core.compile_model(model, *words)
+
+    model = core.read_model(openvino_file)
+    runtime = openvino_runtime._runtime(Spy(), model, replace(manifest, precision="int8"), "float32", 1, "9")
+    random = np.random.default_rng(0)
+    for height, width in [(3, 4), (5, 4), (3, 4), (3, 5), (1, 1), (3, 4), (6, 6), (5, 4), (6, 6)]:
+        x = random.integers(0, 256, (2, 3, height, width)).astype(np.float32)
+        want = np.einsum("kc,nchw->nkhw", weights, x)
+        np.testing.assert_allclose(runtime.run(x, "logits"), want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
+    assert len(shapes) == compiled
+    assert (shapes[0] == (2, 3, 3, 4)) == unit
+    assert model.input().partial_shape.is_dynamic
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

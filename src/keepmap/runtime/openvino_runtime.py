@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import numpy as np
 from keepmap import external
 from keepmap.errors import ArtefactError, OptionError
 from keepmap.protocols import Array
-from keepmap.resources import has_bfloat16, resolve_precision, thread_count
+from keepmap.resources import has_bfloat16, has_matrix_unit, resolve_precision, thread_count
 from keepmap.runtime.exported import ExportedRuntime
 from keepmap.runtime.manifest import KEY, Manifest, file_sha256, manifest_from
 from keepmap.runtime.stopping import ended_by
@@ -24,6 +24,8 @@ from keepmap.runtime.stopping import ended_by
 IR = 11
 """The version of OpenVINO's format that is written and read."""
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
+_SHAPES = 4
+"""Shapes of which the compiled model is kept where each has its own."""
 _SHARES = {"float32": 1.25, "bfloat16": 0.7}
 """Peak memory as a multiple of PyTorch's in float32: at most 1.20 and 0.63 were measured."""
 
@@ -70,11 +72,25 @@ def openvino_core() -> Any:
 def _runtime(
     core: Any, model: Any, manifest: Manifest, precision: str, threads: int, version: str
 ) -> ExportedRuntime:
+    """For any shape; in int8 on a matrix unit compiled for each (0.4 s), for there OpenVINO ends the process at some
+    sizes of a model that takes any (openvinotoolkit/openvino, issue 37577)."""
     hints = {"INFERENCE_PRECISION_HINT": _HINTS[precision], "INFERENCE_NUM_THREADS": threads}
-    request, lock = core.compile_model(model, "CPU", hints).create_infer_request(), threading.Lock()
+    fixed, lock = manifest.precision == "int8" and has_matrix_unit(), threading.Lock()
+
+    @lru_cache(_SHAPES)
+    def request_for(shape: tuple[int, ...] | None) -> Any:
+        taking = model
+        if shape is not None:
+            taking = model.clone()
+            taking.reshape(shape)
+        return core.compile_model(taking, "CPU", hints).create_infer_request()
+
+    if not fixed:
+        request_for(None)
 
     def compute(x: Array) -> Array:
         with lock:  # one request has one set of buffers; each pass keeps all threads busy anyway
+            request = request_for(x.shape if fixed else None)
             request.start_async({"image": x}, share_inputs=True)  # what is computed at once cannot be cancelled
             with ended_by(request.cancel):
                 request.wait()

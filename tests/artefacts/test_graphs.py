@@ -78,6 +78,23 @@ def test_int8_has_integers_but_in_the_layers_that_are_kept(exportables: Any) -> 
     assert sum(kinds) >= len(kinds) // 2
 
 
+def test_images_of_a_rare_kind_are_not_cut_off_by_int8(exportables: Any) -> None:
+    pytest.importorskip("nncf")
+    package = pytest.importorskip("onnxruntime")
+    random, item = np.random.default_rng(0), exportables["unet"]
+    crops = [random.integers(0, 20, (1, 3, 32, 32)).astype(np.float32) for _ in range(15)]
+    crops.append(random.integers(180, 256, (1, 3, 32, 32)).astype(np.float32))
+    factor = last_factor(item.graph, "onnx")
+    model = quantised(copy.deepcopy(item.graph), "onnx", crops, factor)
+    exact, small = (
+        package.InferenceSession(each.SerializeToString(), providers=["CPUExecutionProvider"])
+        for each in (item.graph, model)
+    )
+    for crop in (crops[0], crops[-1]):
+        want, got = exact.run(None, {"image": crop})[0], small.run(None, {"image": crop})[0]
+        assert np.abs(got - want).mean() <= 0.1 * np.abs(want).mean()
+
+
 def test_a_network_of_one_size_is_refused() -> None:
     pytest.importorskip("onnxscript")
 

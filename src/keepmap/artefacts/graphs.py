@@ -109,14 +109,18 @@ def in_target(graph: Any, to: Target, scratch: Path) -> Any:
 def quantised(model: Any, to: Target, crops: Sequence[Array], kept: Sequence[str]) -> Any:
     """A copy whose convolutions compute in int8, by post-training quantisation (NNCF); `kept` stay in floats.
 
-    crops: raw values (1, C, h, w) float32 that show the ranges of all layers, as in training images.
+    crops: raw values (1, C, h, w) float32 that show the ranges of all layers, as in training images. A range is that of
+    all crops together: the mean of theirs, NNCF's choice, cuts off images of a kind that is rare (on nuclei of several
+    stains 1.8 points of mean IoU, so 0.1).
     """
     nncf = external.load("nncf", "keepmap export --int8")
+    ranges = nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX
     shown = [{"image": crop} for crop in crops] if to == "onnx" else list(crops)
     with _hushed():
         return nncf.quantize(
             model, nncf.Dataset(shown), subset_size=len(crops), preset=nncf.QuantizationPreset.MIXED,
             ignored_scope=nncf.IgnoredScope(names=list(kept)),
+            advanced_parameters=nncf.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -17,6 +19,17 @@ def test_labels_in_bands_are_the_labels(classes, dtype, monkeypatch) -> None:
     labels = outputs.delivered(logits, "labels")
     assert labels.dtype == dtype == outputs.label_dtype(classes)
     assert np.array_equal(labels, logits.argmax(1))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("classes", [1, 2, 5, 40])
+def test_of_equal_logits_the_first_counts_and_nan_counts_most(classes: int, dtype: Any, layout: Any) -> None:
+    random = np.random.default_rng(classes)
+    values, chances = [-np.inf, -1.0, 0.0, 2.0, np.inf, np.nan], [0.2, 0.2, 0.2, 0.2, 0.19, 0.01]
+    numbers = random.choice(values, (2, classes, 37, 41), p=chances)
+    logits = torch.from_numpy(numbers).to(dtype).contiguous(memory_format=layout)
+    assert np.array_equal(outputs.delivered(logits, "labels"), numbers.argmax(1))
 
 
 def test_probabilities_sum_to_one_and_logits_are_left_as_they_are() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import keepmap
 from keepmap.artefacts import loading
-from keepmap.artefacts.loading import is_artefact, load_averaged, model_digests, open_artefact
+from keepmap.artefacts.loading import is_artefact, load_averaged, model_digests, model_files, open_artefact
 from keepmap.data.labels import LabelSet, default_colours
 from keepmap.errors import ArtefactError, OptionError, RunError
 from keepmap.inference.predictor import Predictor
@@ -70,6 +70,7 @@ def test_a_model_is_known_by_its_files(tmp_path: Path) -> None:
     (tmp_path / "net.xml").write_text("x")
     (tmp_path / "net.bin").write_text("b")
     one = model_digests(tmp_path / "net.xml")
-    assert set(one) == {"net.xml", "net.bin"}
-    (tmp_path / "net.bin").write_text("c")
+    assert set(one) == {"net.xml"}
+    assert [file.name for file in model_files(tmp_path / "net.xml")] == ["net.xml", "net.bin"]
+    (tmp_path / "net.xml").write_text("y, which names other weights")
     assert model_digests(tmp_path / "net.xml") != one

@@ -46,12 +46,16 @@ def open_artefact(
     return opened(file, precision=precision, threads=threads)
 
 
-def model_digests(path: Path) -> dict[str, str]:
-    """The sha256 of each file that decides what the model in `path` computes, by the file's name."""
-    file = _artefact_file(path)
-    run = RunFolder(path)
+def model_files(path: Path) -> list[Path]:
+    """The files that decide what the model in `path` computes."""
+    file, run = _artefact_file(path), RunFolder(path)
     files = [file, file.with_suffix(".bin")] if is_artefact(path) else [run.config_file, run.model_file]
-    return {each.name: file_sha256(each) for each in files if each.is_file()}
+    return [each for each in files if each.is_file()]
+
+
+def model_digests(path: Path) -> dict[str, str]:
+    """The sha256 of `model_files`, by name; not of a .bin, which is opened only if it has the one in its .xml."""
+    return {file.name: file_sha256(file) for file in model_files(path) if file.suffix != ".bin"}
 
 
 def _artefact_file(path: Path) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors import safe_open
 
-from keepmap.artefacts.loading import computed_by, model_digests
+from keepmap.artefacts.loading import computed_by, model_files
 from keepmap.config import from_dict, read_json
 from keepmap.data.labels import LabelSet
 from keepmap.errors import RunError
@@ -137,16 +137,14 @@ def model_rows(facts: RunFacts, speed: float | None, device: str) -> Rows:
 
 def file_rows(path: Path, predictor: Predictor, speed: float | None) -> Rows:
     """What is known of an exported file, or of a folder that holds one: of the file and the graph in it."""
-    folder = path if path.is_dir() else path.parent
-    names = list(model_digests(path))
-    rows = []
+    files, rows = model_files(path), []
     if isinstance(predictor.runtime, ExportedRuntime):
         facts = predictor.runtime.manifest
         rows = [("network", facts.network), ("large images", _EXACT_TILES if facts.local else _BLENDED)]
-    size = in_bytes(sum((folder / name).stat().st_size for name in names))
+    size = in_bytes(sum(file.stat().st_size for file in files))
     channels = predictor.runtime.channels
     rows += [
-        ("file", f"{' + '.join(names)}, {size}"),
+        ("file", f"{' + '.join(file.name for file in files)}, {size}"),
         ("takes", f"{channels} channel{'s' * (channels > 1)} of {predictor.dtype or 'any type'}, any size"),
     ]
     return rows + speed_rows(speed, "; ".join(computed_by(predictor)))

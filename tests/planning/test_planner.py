@@ -44,6 +44,14 @@ def planned(
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(("batch", "power"), [(2, 0.0), (8, 0.5)])
+def test_large_images_come_more_often_where_a_batch_is_steady(batch: int, power: float) -> None:
+    plan = planned(TrainOptions(set={"batch": batch}))
+    assert plan.area_power == power
+    assert ("2 crops" in plan.because["area_power"]) == (batch == 2)
+    assert planned(TrainOptions(set={"batch": batch, "area_power": 1.0})).area_power == 1.0
+
+
 def test_every_entry_has_a_reason() -> None:
     plan = planned()
     assert set(plan.because) == {f.name for f in fields(Plan)} - {"because"}

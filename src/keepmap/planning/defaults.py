@@ -29,7 +29,6 @@ DEFAULTS: dict[str, tuple[Any, str]] = {
     "tversky_beta": (0.7, "of the term tversky: what a false negative counts"),
     "border": (0.0, "off: what a pixel in the narrowest gap between two objects counts more"),
     "sigma": (5.0, "of border: px, how wide a gap may be"),
-    "area_power": (0.5, "an image with four times the area of another comes twice as often"),
     "scale": ((0.6, 1.7), "objects vary in size and distance"),
     "gain": (0.3, "exposure varies"),
     "rotation": ((0.0, 0.0), f"{_SHARE} degrees)"),

@@ -23,6 +23,8 @@ _LARGEST_CROP = 256
 _SMALLEST_BATCH = 2
 _LEAST_STATISTICS = 4
 """Crops that batch norm should see at once; before it sees fewer, activations are recomputed."""
+_AREA_POWER, _STEADY_BATCH = 0.5, 8
+"""Won with batches of 8 (benchmarks/ablation.py); lost with 2, whose statistics one image of a rare kind upsets."""
 
 
 @dataclass(frozen=True)
@@ -150,3 +152,10 @@ def crop_of(figures: Fingerprint, wanted: TrainOptions) -> tuple[int, str]:
     crop = min(_LARGEST_CROP, max(_SMALLEST_CROP, 32 * math.ceil(min(height, width) / 32)))
     size = f"; a large object is {figures.large_object:.0f} px" if figures.large_object else ""
     return crop, f"the median image is {height}x{width}, and {_LARGEST_CROP} is enough context{size}"
+
+
+def area_power(batch: int) -> tuple[float, str]:
+    """By which power of its area an image comes, and why. batch: crops of a step."""
+    if batch < _STEADY_BATCH:
+        return 0.0, f"every image alike: {batch} crops are too few for steady statistics"
+    return _AREA_POWER, "an image with four times the area of another comes twice as often"

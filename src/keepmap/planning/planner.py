@@ -17,7 +17,7 @@ from keepmap.options import TrainOptions
 from keepmap.planning.choice import Choice, Situation
 from keepmap.planning.defaults import DEFAULTS
 from keepmap.planning.fingerprint import Fingerprint
-from keepmap.planning.fitting import Fit, fit, possible
+from keepmap.planning.fitting import Fit, area_power, fit, possible
 from keepmap.planning.plan import Draw, Drawing, Measure, Needs, Plan, Setting, loss_of_entries
 from keepmap.planning.recipe import LossConfig, OptimiserConfig, effective_number
 from keepmap.planning.settings import Asked
@@ -157,6 +157,7 @@ def _of_choice(choice: Choice) -> Entries:
 def _of_step(fitted: Fit) -> Entries:
     size = f"{fitted.setting.batch} crops of {fitted.setting.crop} px"
     return {
+        "area_power": area_power(fitted.setting.batch),
         "step_seconds": (fitted.cost.seconds, f"median of measured steps of {size}"),
         "step_bytes": (fitted.cost.bytes, "weights, gradients, moments and what a pass keeps"),
     }

@@ -48,6 +48,8 @@ ARMS: dict[str, tuple[float, dict[str, str]]] = {
     "light": (1.0, {"contrast": "0.5,0.4", "gamma": "0.3,1.5", "colour": "0.3,0.2", "noise": "0.2,8", "blur": "0.2,1"}),
     "gamma": (1.0, {"gamma": "0.5,2.2"}),
     "gain": (1.0, {"gain": "0.7"}),
+    "steady": (1.0, {"gain": "0.1", "shift": "8"}),
+    "narrow": (1.0, {"scale": "0.8,1.25"}),
     "turned": (1.0, {"rotation": "0.5,180", "elastic": "0.3,6"}),
     "averaging": (1.0, {"averaging": "0.98"}),
     "root-averaging": (1.0, {**ROOTS, "averaging": "0.98"}),

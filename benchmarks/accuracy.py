@@ -142,7 +142,7 @@ def plain_arm(script: Path, python: str, name: str, recipe: str, length: tuple[i
 
 
 def main() -> None:
-    """Run the arms that have no result yet and write results/accuracy-DATA-ARM-seedN.json."""
+    """Run the arms that have no result yet and write results/accuracy-DATA-ARM[-SECONDSs]-seedN.json."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data", type=Path)
     parser.add_argument("tasks", nargs="+", choices=TASKS)
@@ -155,9 +155,10 @@ def main() -> None:
     options = parser.parse_args()
     for task in options.tasks:
         seconds = options.seconds or TASKS[task].seconds
+        suffix = "" if seconds == TASKS[task].seconds else f"-{seconds}s"
         for seed in options.seeds:
             for arm in options.arms:
-                name = f"accuracy-{task}-{arm}-seed{seed}"
+                name = f"accuracy-{task}-{arm}{suffix}-seed{seed}"
                 if (RESULTS / f"{name}.json").exists() and not options.again:
                     print(f"{name} exists")
                     continue

@@ -214,6 +214,15 @@ def prediction(results: Sequence[Result]) -> str:
         ]  # fmt: skip
         head = ["`keepmap predict`", "`--memory`", "peak MiB", "seconds", "seconds per pixel over those of a pass"]
         lines.append(f"{table(head, rows)}\nA pass is of 1024 x 1024 px, in memory; the others read and write files.\n")
+    for row in large:
+        image = f"{row['network']}, {row['side']} px"
+        if whole := row.get("beside_whole"):
+            ratio = number(whole["ratio"], 2)
+            lines.append(f"* {image}, file to file: bands take {ratio} of the time of one pass over the whole image.")
+        if tall := row.get("tall"):
+            peak, share = number(tall["peak_mib"], 0), tall["peak_mib"] / row["keepmap"]["peak_mib"]
+            lines.append(f"* {image} wide, 4 times as high: peak {peak} MiB, {share:.2f} of that of the square image.")
+    lines.append("")
     beside = [
         [
             f"{row['network']}, {row['side']} px, {name}", number(found["peak_mib"], 0), number(found["seconds"], 0),
@@ -394,7 +403,8 @@ def accuracy(results: Sequence[Result]) -> str:
     """IoU on one data set: one row per arm and seed, then per class, then pairs of keepmap and the plain recipe."""
     task, names = results[0]["task"], results[0]["classes"]
     title = "foreground IoU" if task == "nuclei" else f"mean IoU over {len(names)} classes"
-    label = {id(r): f"{r['arm']}, seed {r['seed']}" for r in results}
+    arm = {id(r): f"{r['arm']}, {r['seconds'] / 60:.0f} min" for r in results}
+    label = {id(r): f"{arm[id(r)]}, seed {r['seed']}" for r in results}
     found = {id(r): float(score(np.array(r["matrices"]).sum(0), task)) for r in results}
     rows = [
         [
@@ -405,18 +415,19 @@ def accuracy(results: Sequence[Result]) -> str:
         ]
         for r in results
     ]
-    for arm in dict.fromkeys(r["arm"] for r in results):
-        several = [found[id(r)] for r in results if r["arm"] == arm]
+    for name in dict.fromkeys(arm.values()):
+        several = [found[id(r)] for r in results if arm[id(r)] == name]
         if len(several) > 1:
-            rows.append([f"{arm}, mean of {len(several)} seeds", number(statistics.fmean(several)), "", ""])
+            rows.append([f"{name}, mean of {len(several)} seeds", number(statistics.fmean(several)), "", ""])
     parts = [f"## {task}: {title}\n", table(["arm", title, "train, s", "evaluate, s"], rows)]
     if task != "nuclei":
         parts.append(table(["arm", *names], [[label[id(r)], *(number(v, 2) for v in r["iou"])] for r in results]))
     pairs = []
     for a, b in itertools.product(results, results):
-        if a["arm"].startswith("keepmap") and b["arm"].startswith("plain") and a["seed"] == b["seed"]:
+        alike = (a["seed"], a["seconds"]) == (b["seed"], b["seconds"])
+        if a["arm"].startswith("keepmap") and b["arm"].startswith("plain") and alike:
             middle, low, high = paired_interval(a, b)
-            pairs.append([f"{a['arm']} - {b['arm']}, seed {a['seed']}", f"{middle:+.3f}", f"{low:+.3f} to {high:+.3f}"])
+            pairs.append([f"{a['arm']} - {label[id(b)]}", f"{middle:+.3f}", f"{low:+.3f} to {high:+.3f}"])
     if pairs:
         parts.append(table(["difference", title, "95 % interval over the test images"], pairs))
     parts.append("".join(f"* {label[id(r)]}: `{r['commands'][0]}`; {'; '.join(r['said'])}\n" for r in results))

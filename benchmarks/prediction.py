@@ -5,8 +5,10 @@ usage: python benchmarks/prediction.py [large exact kills] [--sides 5000 10000 2
 Weights are random, which changes neither memory nor time. Each row is a result of its own, so that a run that was
 stopped goes on with the next; --again measures anew. MONAI's windows are computed by keepmap's own pass, and both in
 float32, so that only the method differs; they are as large as the pass beside it. Their labels are held against those
-of one pass over the whole image in float32 where that fits in --whole, else against keepmap's in float32. Peak is the
-largest resident size of a process, Python and torch included. Linux or macOS.
+of one pass over the whole image in float32 where that fits in --whole, else against keepmap's in float32. Where one
+pass over the whole image fits in --whole, from file to file like the bands, both are measured in turn, three times. The
+smallest image is measured once more at four times its height, whose peak is to be the same. Peak is the largest
+resident size of a process, Python and torch included. Linux or macOS.
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ from untrained import save_run
 
 SIDE, TILE = 1024, 512
 """Pixels: of the pass that the others are compared with, and of the tiles of a TIFF."""
+TURNS, TALL = 3, 4
+"""Measurements of each way, and heights of the image whose peak is to be that of one."""
 LABELS = LabelSet((0, 1, 2), ("background", "smooth cell", "granular cell"), None, default_colours(3))
 NETWORKS: dict[str, dict[str, Any]] = {
     "unet": {"widths": (16, 32, 64, 128, 256)},
@@ -64,21 +68,20 @@ def make_run(folder: Path, name: str) -> Path:
     return save_run(folder, network, LABELS).path
 
 
-def write_image(path: Path, side: int) -> Path:
-    """A tiled RGB TIFF (side, side, 3) uint8: one drawn field of cells, repeated and never held whole."""
+def write_image(path: Path, side: int, times: int = 1) -> Path:
+    """A tiled RGB TIFF (times * side, side, 3) uint8: one drawn field of cells, repeated and never held whole."""
     field, _ = draw_pair(seed=0, index=0)
     height, width = field.shape[:2]
 
     def tiles() -> Iterator[np.ndarray[Any, Any]]:
-        for top in range(0, side, TILE):
+        for top in range(0, times * side, TILE):
             for left in range(0, side, TILE):
                 rows, columns = (np.arange(start, start + TILE) for start in (top, left))
                 yield np.ascontiguousarray(field[rows[:, None] % height, columns % width])
 
     if not path.exists():
-        tifffile.imwrite(
-            path, tiles(), shape=(side, side, 3), dtype=np.uint8, tile=(TILE, TILE), photometric="rgb", bigtiff=True
-        )
+        options: dict[str, Any] = {"tile": (TILE, TILE), "photometric": "rgb", "bigtiff": True}
+        tifffile.imwrite(path, tiles(), shape=(times * side, side, 3), dtype=np.uint8, **options)
     return path
 
 
@@ -158,11 +161,30 @@ def large(folder: Path, options: argparse.Namespace) -> None:
             row["per_megapixel_ratio"] = rate
             peak, seconds = ours["peak_mib"], ours["seconds"]
             print(f"{name} {side}: {peak:.0f} MiB, {seconds:.0f} s, {rate:.2f} of a pass", flush=True)
+            if keepmap.load(run, memory=options.whole).plan_way(side, side).kind == "one pass":
+                row["beside_whole"] = beside_whole(folder, run, image, options)
+                print(f"  whole: {row['beside_whole']}", flush=True)
+            if side == min(options.sides):
+                tall = write_image(folder / "tall.tif", side, TALL)
+                row["tall"] = in_process("keepmap", run, tall, folder / f"{name}-tall", options.memory)
+                print(f"  {TALL} times as high: {row['tall']}", flush=True)
+                tall.unlink()
             if side in options.monai:
                 row["float32"] = beside_monai(folder, run, image, options)
                 print(f"  float32: {row['float32']}", flush=True)
             write_result(result, row)
             image.unlink()
+
+
+def beside_whole(folder: Path, run: Path, image: Path, options: argparse.Namespace) -> dict[str, Any]:
+    """The image in bands and in one pass over all of it, from file to file, in turn: seconds, and the share of them."""
+    memory = {"bands": options.memory, "whole": options.whole}
+    taken: dict[str, list[float]] = {way: [] for way in memory}
+    for turn in range(TURNS):
+        for way, allowed in memory.items():
+            found = in_process("keepmap", run, image, folder / f"{way}-{image.stem}-{turn}", allowed)
+            taken[way].append(found["seconds"])
+    return {**taken, "ratio": float(np.median(taken["bands"]) / np.median(taken["whole"]))}
 
 
 def beside_monai(folder: Path, run: Path, image: Path, options: argparse.Namespace) -> dict[str, Any]:

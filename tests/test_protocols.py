@@ -9,7 +9,7 @@ import pytest
 from keepmap import protocols
 from keepmap.protocols import ArraySink, ArraySource, LabelMap, Progress, Runtime, Silent, Tracker
 
-SEAMS = {ArraySource: 7, ArraySink: 1, LabelMap: 1, Tracker: 2, Progress: 2, Runtime: 15}
+SEAMS = {ArraySource: 7, ArraySink: 1, LabelMap: 1, Tracker: 2, Progress: 2, Runtime: 16}
 """Seam -> the members that it may have: each is one more for every implementation."""
 
 

@@ -120,6 +120,10 @@ class Runtime(Protocol):
         """Why an image cannot be computed in bands; "" where it can."""
 
     @property
+    def quick_pass(self) -> float:
+        """Bytes of a pass from which bands take less time; infinite where they never do."""
+
+    @property
     def label_dtype(self) -> np.dtype[Any]:
         """What labels come in: uint8 up to 256 classes, int16 above."""
 

@@ -23,8 +23,9 @@ _CGROUP = Path("/sys/fs/cgroup")
 _CPUINFO = Path("/proc/cpuinfo")
 _AHEAD = 4
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_MOST_KEPT = 1 << 30
-"""Bytes of one buffer, and of what the end of the heap holds free, from which the kernel gets memory back at once."""
+MOST_KEPT = 1 << 30
+"""Bytes of one buffer, and of what the end of the heap holds free, from which the kernel gets memory back at once: what
+takes more in all is handed out page by page, each time anew."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -236,5 +237,5 @@ def _keep_memory() -> None:
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if platform.system() == "Linux" else None
     if set_option is not None:
-        set_option(_TRIM_THRESHOLD, _MOST_KEPT)
-        set_option(_MMAP_THRESHOLD, _MOST_KEPT)
+        set_option(_TRIM_THRESHOLD, MOST_KEPT)
+        set_option(_MMAP_THRESHOLD, MOST_KEPT)

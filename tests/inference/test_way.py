@@ -41,6 +41,23 @@ def test_one_pass_where_it_fits_and_tiles_one_byte_below() -> None:
     assert tiles.overhead(size) == tiles.tiles * tiles.window[0] * tiles.window[1] / (1000 * 1500)
 
 
+@pytest.mark.parametrize(("quick_pass", "unstreamable", "wanted", "kind"), [
+    (10 * 960 * 960, "", "auto", "one pass"), (10 * 960 * 960 - 1, "", "auto", "bands"),
+    (0, "it is so", "auto", "one pass"), (0, "", "pass", "one pass"),
+])  # fmt: skip
+def test_a_pass_that_fits_gives_way_to_bands_that_are_quicker(quick_pass, unstreamable, wanted, kind) -> None:
+    allowed = limits(10 * 960 * 960, wanted=wanted, unstreamable=unstreamable)
+    way = plan_way((960, 960), replace(allowed, quick_pass=quick_pass))
+    assert (way.kind, way.exact, way.overhead((960, 960))) == (kind, True, 1.0)
+    assert (way.because == "one pass would take 8.8 MiB, and more time") == (kind == "bands")
+
+
+def test_no_columns_where_a_pass_fits() -> None:
+    few = replace(limits(10 * 320 * 3200, wanted="auto"), quick_pass=0, band_bytes=lambda band, width: 10 * 330 * (width + 100))
+    assert plan_way((320, 3200), few).kind == "one pass"
+    assert plan_way((320, 3200), replace(few, wanted="bands")).tiles > 1
+
+
 @given(
     height=st.integers(1, 900), width=st.integers(1, 900), memory=st.integers(1, 2**20),
     stride=st.sampled_from([1, 8, 32]), before=st.integers(0, 20), after=st.integers(0, 20),

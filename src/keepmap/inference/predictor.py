@@ -62,6 +62,7 @@ class Predictor:
         self._limits = Limits(
             runtime.stride, runtime.reach, runtime.local, memory_bytes, runtime.peak_bytes, runtime.band_bytes,
             runtime.unstreamable, way, runtime.classes, np.dtype(np.float32).itemsize * runtime.channels,
+            runtime.quick_pass,
         )  # fmt: skip
         self._ways: dict[tuple[int, int, int], Way] = {}
 

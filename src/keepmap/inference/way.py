@@ -8,7 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from math import prod
+from math import inf, prod
 from typing import Literal
 
 from keepmap.errors import OptionError
@@ -82,6 +82,7 @@ class Limits:
     memory_bytes: what the computing may take; peak_bytes(height, width): what a pass takes, band_bytes(band, width):
     what bands take. unstreamable: why there can be no bands, "" where there can. wanted: the way that was asked for.
     classes:      of the network, K. ahead: bytes of a pixel of the part that is read while another is computed.
+    quick_pass:   bytes of a pass from which bands take less time.
     """
 
     stride: int
@@ -94,6 +95,7 @@ class Limits:
     wanted: WantedWay = "auto"
     classes: int = 2
     ahead: int = 0
+    quick_pass: float = inf
 
     def part_bytes(self, height: int, width: int) -> int:
         """Bytes that one of several passes takes, of (height, width) pixels, about."""
@@ -101,7 +103,8 @@ class Limits:
 
 
 def plan_way(size: tuple[int, int], limits: Limits) -> Way:
-    """One pass where it fits the memory, else bands, in columns where the image is too wide for them, else tiles.
+    """One pass where it fits the memory and bands would not be quicker, else bands, in columns where the image is too
+    wide for them, else tiles.
 
     A tile is never shorter than twice its context, even where the memory is too small for that; `because` says so.
     size: (H, W) of the image, at least 1 each. Raises OptionError where bands are wanted and there can be none.
@@ -110,6 +113,10 @@ def plan_way(size: tuple[int, int], limits: Limits) -> Way:
     whole = _rounded(size, limits.stride)
     needed = limits.peak_bytes(*whole)
     if limits.wanted == "pass" or (limits.wanted == "auto" and needed <= allowed):
+        quicker = limits.wanted == "auto" and needed > limits.quick_pass and not limits.unstreamable
+        bands = _in_bands(size, limits, f"one pass would take {_bytes(needed)}, and more time") if quicker else None
+        if bands is not None and bands.tiles == 1:
+            return bands
         because = f"one pass takes {_bytes(needed)} of the {_bytes(allowed)} it may take"
         return Way("one pass", whole, (_NONE, _NONE), 1, True, because)
     because = f"one pass would take {_bytes(needed)}, it may take {_bytes(allowed)}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, lcm
+from math import ceil, inf, lcm
 from typing import Any, NoReturn
 
 import numpy as np
@@ -72,6 +72,7 @@ class AveragedRuntime:
     """
 
     unstreamable = "the mean of several networks or views is computed in one pass or in tiles"
+    quick_pass = inf
 
     def __init__(self, runtimes: Sequence[Runtime], views: Sequence[View] = (View(),)) -> None:
         first = runtimes[0]

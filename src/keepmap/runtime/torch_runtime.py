@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from functools import cached_property
-from math import ceil
+from math import ceil, inf
 from typing import Any, cast
 
 import numpy as np
@@ -100,6 +100,8 @@ class TorchRuntime:
         self._memory = memory_of(network, bytes_per_value=dtype.itemsize)
         self.unstreamable = self._why_not_in_bands()
         """Why an image cannot be computed in bands; "" where it can."""
+        self.quick_pass: float = resources.MOST_KEPT if self.device == "cpu" else inf
+        """Bytes of a pass from which bands take less time: on a CPU its buffers come from the kernel each time anew."""
 
     @property
     def label_dtype(self) -> np.dtype[Any]:

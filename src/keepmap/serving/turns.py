@@ -49,7 +49,8 @@ class InTurn:
         self._runtime = runtime
         self.channels, self.classes, self.mean = runtime.channels, runtime.classes, runtime.mean
         self.stride, self.reach, self.local = runtime.stride, runtime.reach, runtime.local
-        self.unstreamable, self.label_dtype = runtime.unstreamable, runtime.label_dtype
+        self.unstreamable, self.quick_pass = runtime.unstreamable, runtime.quick_pass
+        self.label_dtype = runtime.label_dtype
         self.together: frozenset[Key] = frozenset()
         self._waiting: deque[_Call] = deque()
         self._changed = threading.Condition()

@@ -36,7 +36,7 @@ from keepmap.data.masks import read_mask
 from keepmap.geometry.tiles import round_up
 from keepmap.inference.predictor import Predictor
 from keepmap.networks.catalogue import build_network
-from keepmap.options import Precision
+from keepmap.options import Precision, WantedWay
 from keepmap.resources import Stopwatch
 from keepmap.runtime.torch_runtime import TorchRuntime
 from memory import peak_of
@@ -86,11 +86,12 @@ def write_image(path: Path, side: int, times: int = 1) -> Path:
 
 
 def child(task: str, run: Path, image: Path, out: Path, memory: str, precision: Precision) -> None:
-    """What a process of its own does: `pass`, `keepmap` or `monai`. Writes OUT.json with the seconds it took."""
-    if task == "keepmap":
+    """What a process of its own does: `pass`, `keepmap`, `whole` or `monai`. Writes OUT.json with its seconds."""
+    if task in ("keepmap", "whole"):
         watch = Stopwatch()
         lines = Lines()
-        keepmap.predict(run, image, out, memory=memory, precision=precision, progress=lines)
+        way: WantedWay = "pass" if task == "whole" else "auto"
+        keepmap.predict(run, image, out, memory=memory, way=way, precision=precision, progress=lines)
         said = [line for line in lines.said if str(out) not in line]
         found: dict[str, Any] = {"seconds": watch.seconds, "said": said}
     else:
@@ -161,7 +162,7 @@ def large(folder: Path, options: argparse.Namespace) -> None:
             row["per_megapixel_ratio"] = rate
             peak, seconds = ours["peak_mib"], ours["seconds"]
             print(f"{name} {side}: {peak:.0f} MiB, {seconds:.0f} s, {rate:.2f} of a pass", flush=True)
-            if keepmap.load(run, memory=options.whole).plan_way(side, side).kind == "one pass":
+            if fits(run, side, options.whole):
                 row["beside_whole"] = beside_whole(folder, run, image, options)
                 print(f"  whole: {row['beside_whole']}", flush=True)
             if side == min(options.sides):
@@ -176,15 +177,21 @@ def large(folder: Path, options: argparse.Namespace) -> None:
             image.unlink()
 
 
+def fits(run: Path, side: int, memory: str, precision: Precision = "auto") -> bool:
+    """Whether one pass over the whole image takes no more than `memory`."""
+    predictor = keepmap.load(run, memory=memory, precision=precision)
+    return predictor.runtime.peak_bytes(side, side) <= predictor.memory_bytes
+
+
 def beside_whole(folder: Path, run: Path, image: Path, options: argparse.Namespace) -> dict[str, Any]:
     """The image in bands and in one pass over all of it, from file to file, in turn: seconds, and the share of them."""
-    memory = {"bands": options.memory, "whole": options.whole}
-    taken: dict[str, list[float]] = {way: [] for way in memory}
+    memory = {"keepmap": options.memory, "whole": options.whole}
+    taken: dict[str, list[float]] = {task: [] for task in memory}
     for turn in range(TURNS):
-        for way, allowed in memory.items():
-            found = in_process("keepmap", run, image, folder / f"{way}-{image.stem}-{turn}", allowed)
-            taken[way].append(found["seconds"])
-    return {**taken, "ratio": float(np.median(taken["bands"]) / np.median(taken["whole"]))}
+        for task, allowed in memory.items():
+            found = in_process(task, run, image, folder / f"{task}-{image.stem}-{turn}", allowed)
+            taken[task].append(found["seconds"])
+    return {**taken, "ratio": float(np.median(taken["keepmap"]) / np.median(taken["whole"]))}
 
 
 def beside_monai(folder: Path, run: Path, image: Path, options: argparse.Namespace) -> dict[str, Any]:
@@ -196,9 +203,8 @@ def beside_monai(folder: Path, run: Path, image: Path, options: argparse.Namespa
     mine = read_mask(folder / "float32-keepmap" / image.name)
     masks = {"keepmap": mine, "monai": np.load(folder / "float32-monai.npy")}
     wanted, reference = mine, "keepmap"
-    whole = keepmap.load(run, memory=options.whole, precision="float32")
-    if whole.plan_way(*wanted.shape).kind == "one pass":
-        in_process("keepmap", run, image, folder / "whole", options.whole, "float32")
+    if fits(run, wanted.shape[0], options.whole, "float32"):
+        in_process("whole", run, image, folder / "whole", options.whole, "float32")
         wanted, reference = read_mask(folder / "whole" / image.name), "one pass"
     for name, mask in masks.items():
         both[name]["labels_that_differ"] = float(np.mean(mask != wanted))

@@ -50,7 +50,7 @@ class ComputeOptions:
     """How a trained network computes."""
 
     memory: str | None = option(None, "memory to compute in, such as 2G; default: a share of what is free")
-    way: WantedWay = option("auto", "pass, bands, tiles, or auto: whole where memory suffices, else what costs less")
+    way: WantedWay = option("auto", "pass, bands, tiles, or auto: the quickest that memory suffices for")
     device: str = option("auto", "auto, cpu, cuda or mps")
     precision: Precision = option("auto", "auto, float32 or bfloat16")
 

@@ -510,6 +510,25 @@ def test_a_lack_of_memory_makes_tiles_smaller_once(predictor, tmp_path, monkeypa
         predict_files(forced, images, tmp_path / "forced")
 
 
+def test_a_lack_of_memory_makes_bands_shorter_that_a_larger_limit_allowed(predictor, tmp_path, monkeypatch) -> None:
+    image = save(tmp_path / "a.tif", 600, 230)
+    expected = read_mask(predict_files(predictor, [image], tmp_path / "whole")[0])
+    stream = predictor.runtime.stream
+
+    def narrow(size, band, read, output="labels"):
+        if band > 64:
+            raise OutOfMemory("too much")
+        return stream(size, band, read, output)
+
+    monkeypatch.setattr(predictor.runtime, "quick_pass", 0)
+    monkeypatch.setattr(predictor.runtime, "stream", narrow)
+    generous, told = Predictor(predictor.runtime, predictor.labels, memory_bytes=2**40), Told()
+    assert generous.plan_way(600, 230).band > 64
+    found = predict_files(generous, [image], tmp_path / "out", progress=told)
+    assert np.mean(read_mask(found[0]) != expected) < 1e-3
+    assert "the memory did not suffice for bands of" in told.lines[1]
+
+
 def test_a_lack_of_memory_ends_no_job_of_many_images_of_one_size(predictor, tmp_path, monkeypatch) -> None:
     """Those whose headers were read before are tiled in groups that were made for one pass."""
     images = [save(tmp_path / f"{number:02}.png", 200, 230) for number in range(20)]

@@ -53,7 +53,8 @@ def test_a_pass_that_fits_gives_way_to_bands_that_are_quicker(quick_pass, unstre
 
 
 def test_no_columns_where_a_pass_fits() -> None:
-    few = replace(limits(10 * 320 * 3200, wanted="auto"), quick_pass=0, band_bytes=lambda band, width: 10 * 330 * (width + 100))
+    exact = limits(10 * 320 * 3200, wanted="auto")
+    few = replace(exact, quick_pass=0, band_bytes=lambda band, width: 10 * 330 * (width + 100))
     assert plan_way((320, 3200), few).kind == "one pass"
     assert plan_way((320, 3200), replace(few, wanted="bands")).tiles > 1
 

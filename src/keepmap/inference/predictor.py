@@ -247,7 +247,10 @@ class Predictor:
 
     def _with_less(self, way: Way, size: tuple[int, int]) -> Way | None:
         """A way for half the memory of `way`, which is all that later images get; None if there is no smaller one."""
-        needed = self.runtime.peak_bytes(*way.window) if way.kind != "bands" else self._limits.memory_bytes
+        if way.kind == "bands":
+            needed = self.runtime.band_bytes(way.band, way.window[1])
+        else:
+            needed = self.runtime.peak_bytes(*way.window)
         half = replace(self._limits, memory_bytes=min(self._limits.memory_bytes, needed) // 2)
         for limits in (self._limits, half):  # they may be less since `way` was planned
             smaller = plan_way(size, limits)

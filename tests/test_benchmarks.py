@@ -290,6 +290,7 @@ CHECK = {
 RESULTS: dict[str, dict[str, Any]] = {
     "peers": PEERS,
     "accuracy-nuclei-keepmap-seed0": arm("keepmap", 90),
+    "accuracy-nuclei-keepmap-600s-seed0": arm("keepmap", 95) | {"seconds": 600},
     "accuracy-nuclei-plain-lite0-seed0": arm("plain-lite0", 80),
     **{
         f"ablation-camvid-{name}-seed0": {
@@ -299,7 +300,10 @@ RESULTS: dict[str, dict[str, Any]] = {
         for name, entries, score in (("base", [], 0.376), ("root-frequency", ["class_weights=1,2"], 0.4))
     },
     "check": CHECK,
-    "prediction-unet-10000": {**LARGE, "side": 10_000},
+    "prediction-unet-10000": {
+        **LARGE, "side": 10_000, "beside_whole": {"keepmap": [4.0], "whole": [10.0], "ratio": 0.4},
+        "tall": {**SPENT, "peak_mib": 990.4},
+    },
     "prediction-unet-5000": {
         **LARGE, "side": 5000, "float32": {
             "reference": "one pass", **{name: {**SPENT, "labels_that_differ": 2e-4} for name in ("keepmap", "monai")},
@@ -372,12 +376,15 @@ def test_results_become_one_page(tmp_path: Path, load: Any, monkeypatch: pytest.
     assert "2.50 in training, 3.60 in inference" in page
     assert "| classic U-Net | 1.20 | 0.40 | 3.00 (2.90 to 3.10) | 6.1% | 0.75 |" in page
     assert "| training, images per second | 1.200 | 0.400 | 3.00 |" in page
-    assert "| keepmap - plain-lite0, seed 0 | +0.100 | " in page
+    assert "| keepmap - plain-lite0, 5 min, seed 0 | +0.100 | " in page and page.count("| keepmap - plain") == 1
+    assert "| keepmap, 10 min, seed 0 | 0.947 | " in page
     assert "| 4 clients | 9.5 | 0.95 | 400 | 500 | 600 |" in page
     assert "500 answered with a 4xx; 25 of 25 good ones" in page and "320 of 320 answers the same bytes" in page
     places = [page.index(f"| unet, {side} px | 1G | 900 | 61 | 1.0") for side in (5000, 10_000)]
     assert places == sorted(places)
     assert "| unet, 5000 px, MONAI | 900 | 61 | 2.0e-04 | one pass |" in page
+    assert "10000 px, file to file: bands take 0.40 of the time of one pass over the whole image." in page
+    assert "10000 px wide, 4 times as high: peak 990 MiB, 1.10 of that of the square image." in page
     assert "bands 6e-07, tiles 5e-07" in page and "20 of 20 with the same bytes; 12 went on" in page
     assert "| surfaces: MONAI | 800 | 10.00 |" in page
     assert "| drawn: 5 images, 3 classes | 130 | 9 | 2.0e-15 | image: IoU |" in page

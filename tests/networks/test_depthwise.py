@@ -10,7 +10,7 @@ from torch import Tensor
 from keepmap.networks import depthwise
 from keepmap.networks.layers import DepthwiseConv
 
-SHAPES = [(3, 2), (5, 2), (5, 1), (3, 1)]
+SHAPES = [(3, 2), (5, 2), (5, 1), (7, 1), (7, 2), (3, 1)]
 
 
 def gradients(of: Tensor, layer: DepthwiseConv, x: Tensor) -> tuple[Tensor, ...]:
@@ -49,3 +49,7 @@ def test_only_slow_gradients_take_the_detour(monkeypatch: pytest.MonkeyPatch) ->
     assert taken == []
     half(torch.zeros(1, 4, 8, 8).bfloat16())
     assert len(taken) == 1
+
+
+def test_larger_kernels_are_made_of_parts_of_three_taps() -> None:
+    assert [depthwise._starts(taps) for taps in (4, 5, 6, 7, 9)] == [[0, 1], [0, 2], [0, 3], [0, 3, 4], [0, 3, 6]]

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from keepmap.networks.catalogue import NETWORKS, build_network, network_recipe
 from keepmap.networks.contract import CLAUSES, check_clause
-from keepmap.networks.layers import NORM
 from keepmap.networks.network import Network
+from keepmap.networks.norms import NORM
 
 NARROW = (12, 10, 8, 6, 4)
 CASES: dict[str, tuple[str, dict[str, Any]]] = {

@@ -20,11 +20,11 @@ from keepmap.networks.layers import (
     Upsample,
     activation,
     begin_bilinear,
+    beside,
     bilinear_weight,
     conv,
     conv_norm_act,
     dense_bilinear,
-    normalisation,
     pad,
     pool,
     score,
@@ -32,6 +32,7 @@ from keepmap.networks.layers import (
     upsampling,
     widened,
 )
+from keepmap.networks.norms import normalisation
 
 
 @settings(max_examples=40, deadline=None)
@@ -247,3 +248,20 @@ def test_dense_bilinear_interpolates_each_class_on_its_own() -> None:
     assert got.shape == (1, 3, 28, 32)
     assert torch.allclose(got[..., 4:-4, 4:-4], Upsample(4)(x)[..., 2:-2, 2:-2], atol=1e-5)
     assert dense_bilinear(2, 2, ndim=3).weight.shape == (2, 2, 4, 4, 4)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_of_values_put_beside_each_other_have_no_gaps(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    values = [torch.randn(2, n, 4, 6).contiguous(memory_format=layout).requires_grad_() for n in (3, 5)]
+    arrived: list[torch.Tensor] = []
+    twice = [value * 2 for value in values]
+    joined = beside(*twice)
+    for value in twice:
+        value.register_hook(arrived.append)
+    weights = torch.randn(joined.shape).contiguous(memory_format=layout)
+    (joined * weights).sum().backward()
+    assert all(each.is_contiguous(memory_format=layout) for each in arrived) and len(arrived) == 2
+    assert torch.equal(joined, torch.cat(twice, 1))
+    for value, part in zip(values, weights.split((3, 5), 1), strict=True):
+        assert torch.equal(value.grad, 2 * part)

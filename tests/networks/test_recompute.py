@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from keepmap.networks.catalogue import NETWORKS, build_network
 from keepmap.networks.footprint import Ledger
-from keepmap.networks.layers import NORM, conv
+from keepmap.networks.layers import conv
 from keepmap.networks.network import Network
+from keepmap.networks.norms import NORM
 from keepmap.networks.recompute import Recomputing, in_turn, recomputed
 from keepmap.networks.trace import steps_of
 

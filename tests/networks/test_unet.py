@@ -14,7 +14,7 @@ import keepmap
 from keepmap.config import from_dict, to_dict
 from keepmap.errors import OptionError
 from keepmap.networks.blocks import AttentionGate, ResidualBlock
-from keepmap.networks.layers import NORM
+from keepmap.networks.norms import NORM
 from keepmap.networks.reach import CONVS
 from keepmap.networks.unet import UNet, UNetConfig
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from keepmap.errors import OptionError, RunError
 from keepmap.networks.catalogue import build_network
-from keepmap.networks.layers import has_batch_norm
+from keepmap.networks.norms import has_batch_norm
 from keepmap.planning.plan import Plan
 from keepmap.protocols import Silent
 from keepmap.runs import RunFolder, read_tensors

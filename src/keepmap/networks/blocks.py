@@ -11,13 +11,13 @@ from keepmap.networks.layers import (
     AVERAGE,
     GLOBAL_AVERAGE,
     Act,
-    Norm,
     Product,
     Upsample,
     activation,
     conv,
     conv_norm_act,
 )
+from keepmap.networks.norms import Norm
 
 
 class ResidualBlock(nn.Module):

@@ -9,7 +9,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from keepmap.networks.layers import ACTIVATION, NORM, DepthwiseConv, Encoder, conv, pad
+from keepmap.networks.layers import ACTIVATION, DepthwiseConv, Encoder, conv, pad
+from keepmap.networks.norms import BatchNorm
 from keepmap.networks.recompute import in_turn, recomputed
 
 _STAGES = (
@@ -94,7 +95,7 @@ def _unit(
         layers["conv"] = DepthwiseConv(inputs, kernel, stride=stride, padding=padding)
     else:
         layers["conv"] = conv(inputs, outputs, kernel, stride=stride, padding=padding)
-    layers["norm"] = NORM[2](outputs, eps=1e-3)
+    layers["norm"] = BatchNorm(outputs, eps=1e-3)
     if act:
         layers["act"] = ACTIVATION["relu6"](inplace=True)
     return nn.Sequential(layers)

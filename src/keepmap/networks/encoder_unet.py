@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.encoders import build_encoder
-from keepmap.networks.layers import Crop, DoubleConv, Encoder, Up, Upsample, score, upsampling
+from keepmap.networks.layers import Crop, DoubleConv, Encoder, Up, Upsample, beside, score, upsampling
 from keepmap.networks.network import CHECKPOINTING, Network
 from keepmap.networks.recompute import in_turn, recomputed
 
@@ -97,7 +97,7 @@ class EncoderUNet(Network):
         x = self.up[index](values.pop())
         if skip is not None:
             x = x if self.trim is None else self.trim(x, skip)
-            x = torch.cat([skip, x], 1) if self.joined[index] else x
+            x = beside(skip, x) if self.joined[index] else x
         del skip
         merged: Tensor = self.merge[index](x)
         return merged

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from keepmap.config import option
 from keepmap.errors import OptionError
-from keepmap.networks.layers import ACTIVATION, LINEAR, NORM, Upsample, conv, score
+from keepmap.networks.layers import ACTIVATION, LINEAR, Upsample, conv, score
 from keepmap.networks.network import CHECKPOINTING
+from keepmap.networks.norms import NORM
 from keepmap.networks.reach import is_local
 from keepmap.networks.recompute import in_turn, recomputed
 from keepmap.networks.resnet import build_resnet

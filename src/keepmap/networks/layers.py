@@ -12,12 +12,11 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from keepmap.errors import OptionError
 from keepmap.networks.depthwise import depthwise_conv2d, is_slow
+from keepmap.networks.norms import Norm, normalisation
 
-Norm = Literal["batch", "instance", "group", "none"]
 Act = Literal["relu", "leaky_relu", "gelu", "silu"]
 Up = Literal["bilinear", "nearest", "transposed"]
 Match = Literal["multiple", "pad", "crop", "resize"]
@@ -26,7 +25,6 @@ Convolution = nn.Conv2d | nn.Conv3d
 
 CONV: dict[int, type[Convolution]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-NORM: dict[int, type[nn.BatchNorm2d | nn.BatchNorm3d]] = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 POOL: dict[int, type[nn.MaxPool2d | nn.MaxPool3d]] = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 PAD: dict[int, type[nn.ZeroPad2d | nn.ZeroPad3d]] = {2: nn.ZeroPad2d, 3: nn.ZeroPad3d}
 AVERAGE: dict[int, type[nn.AvgPool2d | nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
@@ -42,8 +40,6 @@ ACTIVATION: dict[str, type[nn.ReLU | nn.ReLU6 | nn.LeakyReLU]] = {
 """Activations that overwrite their input: their gradient needs nothing but what they return."""
 SMOOTH: dict[str, type[nn.GELU | nn.SiLU]] = {"gelu": nn.GELU, "silu": nn.SiLU}
 LINEAR: dict[int, str] = {2: "bilinear", 3: "trilinear"}
-
-_GROUPS = 32
 
 
 class Encoder(nn.Module):
@@ -77,20 +73,6 @@ class Upsample(nn.Upsample):
         self.aligned = aligned
 
 
-class GroupNorm(nn.GroupNorm):
-    """Normalisation of each group of channels of each image, at full precision in every memory layout.
-
-    In channels_last memory torch's CPU kernel subtracts two sums in float32: at 256x256 px it is off by 3e-5 where the
-    mean is 0, and by 0.5 where it is 100 deviations. So float32 is normalised in contiguous memory on a CPU.
-    """
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, *S) -> (N, C, *S), in the layout of x."""
-        if x.device.type != "cpu" or x.dtype != torch.float32 or x.is_contiguous():
-            return super().forward(x)
-        return super().forward(x.contiguous()).movedim(1, -1).contiguous().movedim(-1, 1)
-
-
 class Join(nn.Module):
     """A skip (N, A, *S) beside an upsampled map (N, B, *T) whose extent may be another: (N, A + B, ...).
 
@@ -108,14 +90,14 @@ class Join(nn.Module):
         """The extent of the skip, or with `crop` that of the map."""
         if self.match == "resize":
             mode, aligned = ("nearest", None) if self.nearest else (LINEAR[x.ndim - 2], False)
-            return torch.cat([skip, F.interpolate(x, skip.shape[2:], mode=mode, align_corners=aligned)], 1)
+            return beside(skip, F.interpolate(x, skip.shape[2:], mode=mode, align_corners=aligned))
         missing = [wide - narrow for wide, narrow in zip(skip.shape[2:], x.shape[2:], strict=True)]
         if self.match == "pad":
             x = F.pad(x, [side for gap in reversed(missing) for side in (gap // 2, gap - gap // 2)])
         else:
             for axis, gap in enumerate(missing, start=2):
                 skip = skip.narrow(axis, gap // 2, x.shape[axis])
-        return torch.cat([skip, x], 1)
+        return beside(skip, x)
 
 
 class Product(nn.Module):
@@ -211,25 +193,6 @@ def zero_score(inputs: int, classes: int) -> nn.Module:
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
     return layer
-
-
-def normalisation(norm: Literal["batch", "instance", "group"], channels: int, *, ndim: int = 2) -> nn.Module:
-    """Batch, instance or group normalisation with a learnt scale and shift for each channel.
-
-    An instance norm is a group norm of one channel a group.
-    group: 32 groups or as many as divide the channels, of two channels at least (Wu and He 2018, section 4.1).
-    """
-    if norm == "batch":
-        return NORM[ndim](channels)
-    groups = math.gcd(_GROUPS, channels)
-    if groups == channels:
-        groups = max(1, channels // 2)
-    return GroupNorm(channels if norm == "instance" else groups, channels)
-
-
-def has_batch_norm(network: nn.Module) -> bool:
-    """Whether a layer of `network` normalises by statistics of the batch."""
-    return any(isinstance(layer, _BatchNorm) for layer in network.modules())
 
 
 def activation(act: str) -> nn.Module:
@@ -338,6 +301,23 @@ def upsampling(up: Up, inputs: int, outputs: int, *, ndim: int = 2) -> nn.Module
         if up == "transposed"
         else widened(inputs, outputs, nearest=up == "nearest", ndim=ndim)
     )
+
+
+def beside(*values: Tensor) -> Tensor:
+    """The channels of all `values` (N, *, *S), in turn: (N, sum, *S). Gradients arrive in one piece of memory each.
+
+    torch's would be views with gaps, on which its gradient of interpolation takes ten times as long on a CPU.
+    """
+    for value in values:
+        if isinstance(value, Tensor) and value.requires_grad and not torch.compiler.is_compiling():
+            value.register_hook(_in_one_piece)  # type: ignore[no-untyped-call]
+    return torch.cat(values, 1)
+
+
+def _in_one_piece(gradient: Tensor) -> Tensor:
+    last = torch.channels_last if gradient.ndim == 4 else torch.channels_last_3d
+    dense = gradient.is_contiguous() or gradient.is_contiguous(memory_format=last)
+    return gradient if dense else gradient.clone()
 
 
 def begin_bilinear(layer: nn.ConvTranspose2d | nn.ConvTranspose3d) -> nn.ConvTranspose2d | nn.ConvTranspose3d:

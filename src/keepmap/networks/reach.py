@@ -17,7 +17,6 @@ from keepmap.networks.layers import (
     AVERAGE,
     CONV,
     GLOBAL_AVERAGE,
-    NORM,
     PAD,
     POOL,
     SMOOTH,
@@ -28,6 +27,7 @@ from keepmap.networks.layers import (
     Scale,
     Upsample,
 )
+from keepmap.networks.norms import NORM
 from keepmap.networks.trace import Step, steps_of
 
 CONVS = tuple(CONV.values())

@@ -8,7 +8,8 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from keepmap.errors import OptionError
-from keepmap.networks.layers import ACTIVATION, NORM, Encoder, conv, pool
+from keepmap.networks.layers import ACTIVATION, Encoder, conv, pool
+from keepmap.networks.norms import NORM
 from keepmap.networks.recompute import in_turn, recomputed
 
 

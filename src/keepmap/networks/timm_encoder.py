@@ -24,16 +24,15 @@ from keepmap.networks.layers import (
     AVERAGE,
     CONV,
     GLOBAL_AVERAGE,
-    NORM,
     PAD,
     POOL,
     SMOOTH,
     DepthwiseConv,
     Encoder,
-    GroupNorm,
     Product,
     Upsample,
 )
+from keepmap.networks.norms import NORM, GroupNorm
 from keepmap.networks.recompute import in_turn, recomputed
 
 PREFIX = "timm:"

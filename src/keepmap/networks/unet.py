@@ -21,9 +21,9 @@ from keepmap.networks.layers import (
     ConvStack,
     Join,
     Match,
-    Norm,
     Upsample,
     begin_bilinear,
+    beside,
     conv,
     conv_norm_act,
     pool,
@@ -33,6 +33,7 @@ from keepmap.networks.layers import (
 )
 from keepmap.networks.mirror import mirror
 from keepmap.networks.network import CHECKPOINTING, Network
+from keepmap.networks.norms import Norm
 from keepmap.networks.recompute import in_turn, recomputed
 
 RESIDUAL_BLOCKS = (1, 3, 4, 6, 6, 6)
@@ -200,7 +201,7 @@ class UNet(Network):
         if self.gate is not None:
             skip = self.gate[index](skip, x)
         x = self.up[index](x)
-        x = torch.cat([skip, x], 1) if self.join is None else self.join(skip, x)
+        x = beside(skip, x) if self.join is None else self.join(skip, x)
         del skip
         merged: Tensor = self.merge[index](x)
         return merged

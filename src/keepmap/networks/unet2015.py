@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from keepmap.config import option
 from keepmap.errors import OptionError
 from keepmap.networks.grid import Grid
-from keepmap.networks.layers import Crop, activation, conv, pool, score, transposed
+from keepmap.networks.layers import Crop, activation, beside, conv, pool, score, transposed
 from keepmap.networks.mirror import mirror
 from keepmap.networks.network import CHECKPOINTING, Network
 from keepmap.networks.reach import CONVS, TRANSPOSEDS
@@ -88,7 +88,7 @@ class UNet2015(Network):
         """The value of a level on the way up, of the one below it and of its skip, which it takes out of the list."""
         skip = values.pop()
         x = self.up[index](values.pop())
-        x = torch.cat([self.trim[index](skip, x), x], 1)
+        x = beside(self.trim[index](skip, x), x)
         del skip
         merged: Tensor = self.merge[index](x)
         return merged

@@ -9,7 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from keepmap.networks.layers import ACTIVATION, NORM, Encoder, Norm, conv, pool
+from keepmap.networks.layers import ACTIVATION, Encoder, conv, pool
+from keepmap.networks.norms import NORM, Norm
 from keepmap.networks.recompute import in_turn, recomputed
 
 VGGS: dict[str, tuple[int, int, int, int, int]] = {

@@ -30,8 +30,8 @@ from keepmap.errors import DataError, OptionError, first_few
 from keepmap.networks.candidate import Segmenter
 from keepmap.networks.catalogue import build_network, is_listed
 from keepmap.networks.describe import sketch
-from keepmap.networks.layers import has_batch_norm
 from keepmap.networks.network import Network
+from keepmap.networks.norms import has_batch_norm
 from keepmap.networks.recompute import let_recompute
 from keepmap.options import ImageOptions, TrainOptions, parse_size
 from keepmap.planning.choice import START_WORDS, Begun, Choice, Offer, Situation, choose_network, normalised_as

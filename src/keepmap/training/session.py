@@ -26,7 +26,7 @@ from keepmap.errors import Interrupted, RunError, first_few
 from keepmap.metrics.confusion import Scores
 from keepmap.metrics.scoring import choose_resampling, score
 from keepmap.networks.candidate import Segmenter
-from keepmap.networks.layers import has_batch_norm
+from keepmap.networks.norms import has_batch_norm
 from keepmap.options import TrainOptions
 from keepmap.planning.fingerprint import FORMAT as FINGERPRINT_FORMAT
 from keepmap.planning.plan import FORMAT as PLAN_FORMAT

@@ -397,11 +397,12 @@ def test_raw_values_of_16_bits_reach_the_network_whole() -> None:
     """They differ in digits that bfloat16 does not have; it is for the network to normalise them first."""
     network = build_network("unet", channels=1, classes=2, options={"widths": (4, 8)})
     network.set_normalisation([40000.0], [30.0])
+    engine = Engine(network, device="cpu", precision="bfloat16")
     seen: list[torch.Tensor] = []
     network.stem.register_forward_pre_hook(lambda module, given: seen.append(given[0].detach().float()))
     x = torch.arange(39950.0, 40050.0).repeat(2, 1, 100, 1)
     y = torch.zeros(2, 100, 100, dtype=torch.int64)
-    Engine(network, device="cpu", precision="bfloat16").step(x, y, 1e-3)
+    engine.step(x, y, 1e-3)
     torch.testing.assert_close(seen[0], (x - 40000) / 30, rtol=0, atol=0.01)
 
 
@@ -439,3 +440,32 @@ def test_gradients_of_dilated_convolutions_are_right_whatever_their_channels(cha
     assert fast_format(Holes(), "cpu", "bfloat16")[0] == ("channels_last" if right else "contiguous")
     with contextlib.nullcontext() if right else pytest.raises(OptionError, match="would be wrong in channels_last"):
         fast_format(Holes(), "cpu", "bfloat16", "channels_last")
+
+
+class Aliased(Network):
+    """A ReLU whose input is read again after it, and one whose input is not."""
+
+    def __init__(self) -> None:
+        super().__init__(small_network().config, stride=1)
+        self.first, self.last = (nn.Conv2d(n, m, 3, padding=1) for n, m in ((1, 4), (4, 3)))
+        self.shared, self.alone = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+
+    def core(self, x: Tensor) -> Tensor:
+        x = self.first(x)
+        kept = self.shared(x)
+        return self.last(self.alone(kept + x))
+
+
+def test_only_a_relu_whose_input_is_read_once_spares_it() -> None:
+    network = Aliased()
+    x = batch()[0]
+    before = network(x)
+    Engine(network, device="cpu", precision="float32")
+    assert network.shared.inplace and not network.alone.inplace
+    assert torch.equal(network(x), before)
+
+
+def test_relus_of_other_modules_stay_as_they_are() -> None:
+    module = nn.Sequential(nn.Conv2d(1, 3, 1), nn.ReLU(inplace=True))
+    Engine(module, device="cpu", precision="float32")
+    assert module[1].inplace

@@ -27,12 +27,13 @@ class BatchNorm(nn.BatchNorm2d):
 
     In channels_last memory torch's kernel takes the channels of a pixel 16 at a time and what is left one by one: at 8
     channels its gradients take twenty times the time of 16. Here as many pixels as give a multiple of 16 are read as
-    one, for sums and gradients alike.
+    one. These gradients have no gradients of their own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        if not self.training or self.momentum is None or not _is_slow(x):
+        usual = self.training and self.affine and self.track_running_stats and self.momentum is not None
+        if not usual or x.ndim != 4 or x.shape[1] != self.num_features or not _is_slow(x):
             return super().forward(x)
         if self.num_batches_tracked is not None:
             self.num_batches_tracked.add_(1)
@@ -75,11 +76,13 @@ def has_batch_norm(network: nn.Module) -> bool:
 
 
 def _is_slow(x: Tensor) -> bool:
-    """Whether torch's own gradients for such an x are slow, and pixels can be read several at a time."""
-    if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.bfloat16) or not torch.is_grad_enabled():
+    """Whether torch's own gradients for images x are slow, and pixels can be read several at a time."""
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or not torch.is_grad_enabled() or not x.numel():
         return False
-    count, pixels = _at_once(x), x.numel() // x.shape[1]
-    return count > 1 and pixels % count == 0 and x.is_contiguous(memory_format=torch.channels_last)
+    if x.dtype not in (torch.float32, torch.bfloat16) or not x.is_contiguous(memory_format=torch.channels_last):
+        return False
+    count = _at_once(x)
+    return count > 1 and x.numel() % (count * x.shape[1]) == 0
 
 
 def _at_once(x: Tensor) -> int:
@@ -125,9 +128,8 @@ class _Normalised(torch.autograd.Function):
         of_weight, of_bias = (each.view(count, channels).sum(0) for each in sums[1:])
         scale = weight * inverse
         slope = scale * inverse * of_weight * (-channels / x.numel())
-        level = scale * of_bias * (-channels / x.numel())
-        fixed = [each.repeat(count) for each in (mean, torch.ones_like(mean), slope, level)]
-        of_x = torch.native_batch_norm(x_wide, fixed[2], fixed[3], fixed[0], fixed[1], False, 0.0, 0.0)[0]
-        of_x.addcmul_(g_wide, scale.repeat(count).to(of_x.dtype))
-        rows = of_x.view(x.shape[0], *x.shape[2:], channels)
-        return rows.movedim(-1, 1), of_weight, of_bias, None, None, None, None
+        level = scale * of_bias * (-channels / x.numel()) - slope * mean
+        scale, slope, level = (each.repeat(count) for each in (scale, slope, level))
+        wide = torch.addcmul(level, x_wide.float(), slope).addcmul_(g_wide.float(), scale).to(x.dtype)
+        of_x = wide.view(x.shape[0], *x.shape[2:], channels).movedim(-1, 1)
+        return of_x, of_weight, of_bias, None, None, None, None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
@@ -20,6 +21,7 @@ from keepmap.networks.layers import ACTIVATION
 from keepmap.networks.network import Network
 from keepmap.networks.reach import CONVS
 from keepmap.networks.shortage import told_by_level
+from keepmap.networks.trace import steps_of
 from keepmap.planning.plan import MemoryFormat
 from keepmap.planning.recipe import LossConfig, OptimiserConfig
 from keepmap.training.loss import Truth, loss_of, loss_of_heads
@@ -28,6 +30,7 @@ from keepmap.training.ranks import Ranks
 _BETAS = (0.9, 0.999)
 _MOMENTUM = 0.9
 _BLOCK = 16
+_OVERWRITING = (ACTIVATION["relu"], ACTIVATION["relu6"])
 _LESS_MEMORY = "pass a smaller --batch or --crop, or --checkpointing; or free memory, and --resume what was begun"
 
 
@@ -62,8 +65,8 @@ class Engine:
         chosen = memory_format or fast_format(network, device, precision)[0]
         self._layout = torch.channels_last if chosen == "channels_last" else torch.contiguous_format
         self.network = network.to(memory_format=self._layout)  # type: ignore[call-overload]
-        if device == "cpu":
-            _spare_inputs(self.network)
+        if device == "cpu" and isinstance(network, Network):
+            _spare_inputs(network)
         plugins = [_autocast(device)] if precision == "bfloat16" else []
         self.heads: tuple[tuple[int, float], ...] = getattr(network, "deep_heads", ())
         unused = not isinstance(network, Network) or not all(weight for _, weight in self.heads)
@@ -254,14 +257,21 @@ def _optimiser(network: nn.Module, config: OptimiserConfig) -> torch.optim.Optim
     return torch.optim.AdamW(settings, lr=0.0, betas=_BETAS, fused=True)
 
 
-def _spare_inputs(network: nn.Module) -> None:
-    """Let no activation overwrite its input: on a CPU that takes twice as long, and saves next to nothing.
+def _spare_inputs(network: Network) -> None:
+    """Let no ReLU overwrite its input, where nothing else reads that: on a CPU it takes twice as long.
 
-    For the gradient only the result is kept; an input that comes from a norm is freed as soon as it is read.
+    It saves next to nothing: an input that comes from a norm is freed as soon as it is read. A core that cannot be
+    traced is left as it is.
     """
-    for layer in network.modules():
-        if type(layer) in ACTIVATION.values():
-            setattr(layer, "inplace", False)  # noqa: B010  (no field of every module)
+    try:
+        steps = steps_of(network)
+    except TypeError:
+        return
+    reads = Counter(index for step in steps for index in step.inputs)
+    shared = {id(step.layer) for step in steps if any(reads[index] > 1 for index in step.inputs)}
+    for step in steps:
+        if type(step.layer) in _OVERWRITING and id(step.layer) not in shared:
+            setattr(step.layer, "inplace", False)  # noqa: B010  (no field of every module)
 
 
 def _batch_norms(network: nn.Module, *, train: bool) -> list[_BatchNorm]:

@@ -3,7 +3,7 @@
 Knows names and formats, not how a training proceeds. Loading one takes its path and nothing else.
 
     config.json            network by name with its options, labels, what images look like
-    model.safetensors      the weights that were best on the held-out images
+    model.safetensors      the weights that were best on the held-out images, of the last third of the steps
     plan.json              every number of the training with its reason
     split.json             the folders, the options, the names of training and held-out images
     metrics.jsonl          one line per report of the loss and per validation

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from keepmap.errors import OutOfMemory, OutputError, RunError, TrainingError
-from keepmap.metrics.confusion import ConfusionMatrix, Scores
+from keepmap.metrics.confusion import ConfusionMatrix, ImageScores, Scores
 from keepmap.networks.catalogue import build_network
 from keepmap.planning.plan import Plan
 from keepmap.planning.recipe import OptimiserConfig
@@ -98,8 +98,10 @@ def engine() -> Engine:
     return Engine(network, device="cpu", precision="float32", optimiser=OptimiserConfig(weight_decay=0.0))
 
 
-def scores(mean_iou: float) -> Scores:
-    return replace(ConfusionMatrix(2).scores(), mean_iou=mean_iou)
+def scores(mean_iou: float, images: int = 0) -> Scores:
+    """Scores of as many images, nearly the same for each."""
+    alone = [ImageScores(f"{i}", f"{i}", 1, mean_iou + i / 3000, *[None] * 9, iou=()) for i in range(images)]
+    return replace(ConfusionMatrix(2).scores(), mean_iou=mean_iou, images=tuple(alone))
 
 
 @pytest.fixture
@@ -107,6 +109,26 @@ def run(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")
     folder.create()
     return folder
+
+
+@pytest.mark.parametrize(
+    ("means", "images", "kept"),
+    [
+        ([0.2, 0.9, 0.5], 0, 4),
+        ([0.9, 0.4, 0.3], 0, 4),
+        ([0.9, 0.3, 0.4], 7, 6),
+        ([0.9, 0.3, 0.4], 8, 2),
+        ([0.9, 0.3, 0.95], 8, 6),
+    ],
+)
+def test_the_best_of_the_last_third_is_kept_unless_what_came_before_is_clearly_better(
+    means: list[float], images: int, kept: int, run: RunFolder
+) -> None:
+    ahead = iter(means)
+    at = fit(engine(), PLAN, Noise(), lambda: scores(next(ahead), images), run, Silent())
+    assert at.best_step == kept and at.best == means[kept // 2 - 1] == read_tensors(run.model_file)[1]["mean_iou"]
+    lines = [json.loads(line) for line in run.metrics_file.read_text().splitlines()]
+    assert [line["step"] for line in lines if line.get("kept")][-1] == kept
 
 
 def test_best_is_the_best_and_last_is_the_last(run: RunFolder) -> None:

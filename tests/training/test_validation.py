@@ -12,7 +12,7 @@ from keepmap.metrics.tally import Tally, dealt
 from keepmap.networks.catalogue import build_network
 from keepmap.runtime.torch_runtime import TorchRuntime
 from keepmap.training.ranks import Ranks
-from keepmap.training.validation import spread, validate
+from keepmap.training.validation import clearly_better, spread, validate
 
 LABELS = LabelSet(values=(0, 255), names=("a", "b"), ignore=None, colours=((0, 0, 0), (255, 0, 0)))
 
@@ -65,3 +65,14 @@ def test_several_processes_count_every_image_once(monkeypatch: pytest.MonkeyPatc
     assert dealt([one, other]).stems == whole.stems
     assert np.array_equal(dealt([one, other]).matrix.matrix, whole.matrix.matrix)
     assert dealt([one, other]).regions == whole.regions
+
+
+def test_what_was_better_by_chance_was_not_clearly_better() -> None:
+    """Of two columns of the same noise one is called clearly better in one of forty draws, never of few images."""
+    random = np.random.default_rng(0)
+    pairs = random.uniform(0.5, 0.9, (400, 2, 20)).tolist()
+    assert 2 <= sum(clearly_better(before, now) for before, now in pairs) <= 20
+    assert all(clearly_better([value + 0.3 for value in now], now) for _, now in pairs)
+    assert not any(clearly_better([value + 0.3 for value in now[:7]], now[:7]) for _, now in pairs)
+    assert not clearly_better([], pairs[0][0]) and not clearly_better([None] * 13 + [1.0] * 7, [0.0] * 20)
+    assert clearly_better([None] * 12 + [1.0] * 8, [0.0] * 20)

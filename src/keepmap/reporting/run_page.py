@@ -191,7 +191,9 @@ def _drawings(subject: Subject) -> Iterator[dict[str, str]]:
             yield _drawing("Loss", charts.losses(steps, values), said)
         steps, values = curve(facts, "validation_mean_iou")
         if steps:
-            best = max(range(len(values)), key=lambda place: (values[place], place))
+            marked = [step for step, kept in zip(*curve(facts, "kept"), strict=True) if kept and step in steps]
+            highest = max(range(len(values)), key=lambda place: (values[place], place))
+            best = steps.index(marked[-1]) if marked else highest
             said = "Scores of the held-out images on the way. The weights of the marked one are kept."
             yield _drawing("Validation", charts.validations(steps, values, best), said)
     known = [image.mean_iou for image in scores.images if image.mean_iou is not None]

@@ -32,15 +32,17 @@ two moments and an average, and two models."""
 class Position:
     """Where a training stands; saved with the weights, so that it can go on from there.
 
-    step: steps done; best: best mean IoU on the held-out images, -1 before the first; validated: step of the last
-    validation; validation_seconds, save_seconds: what the last took; seconds: training time spent; bad: losses in a row
-    that were no numbers, skipped: all of them; micro: crops of one pass, 0 for a whole batch; threads: of torch on
-    the CPU; signal: what interrupted it, 0 for nothing; finished: whether steps or time were used up.
+    step: steps done; best: mean IoU on the held-out images of the weights that are kept, -1 before the first, best_step
+    theirs, best_images: the same image by image; validated: step of the last validation; validation_seconds,
+    save_seconds: what the last took; seconds: training time spent; bad: losses in a row that were no numbers, skipped:
+    all of them; micro: crops of one pass, 0 for a whole batch; threads: of torch on the CPU; signal: what interrupted
+    it, 0 for nothing; finished: whether steps or time were used up.
     """
 
     step: int = 0
     best: float = -1.0
     best_step: int = 0
+    best_images: tuple[float | None, ...] = ()
     validated: int = 0
     validation_seconds: float = 0.0
     save_seconds: float = 0.0

@@ -140,5 +140,5 @@ def _falling(losses: list[float], means: list[float | None]) -> Iterator[Remark]
             f"mean IoU of held-out images fell from {max(known[:-2]):.3f} to {known[-1]:.3f} while the loss fell from "
             f"{before:.3g} to {now:.3g}",
             "the training images are learnt by heart: more images, stronger augmentation (--set rotation=0.5,30), or "
-            "a shorter training; the RUN keeps the best weights",
+            "a shorter training",
         )  # fmt: skip

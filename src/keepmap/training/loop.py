@@ -29,6 +29,7 @@ from keepmap.training.determinism import agreed_threads
 from keepmap.training.diagnosis import History
 from keepmap.training.engine import Engine
 from keepmap.training.interrupt import caught_signals
+from keepmap.training.validation import clearly_better
 
 _SAVE_SECONDS = 120.0
 _REPORT_SECONDS = 10.0
@@ -37,6 +38,8 @@ _RESERVE = 0.01
 """Share of the time that is kept back for the last validation at least."""
 _PACE_FROM, _PACE_TO, _PACE_STEPS = 0.04, 0.1, 3
 """Shares of the time between which the pace is taken, and its fewest steps: the first steps read images and warm up."""
+_LATE = 2 / 3
+"""Share of the steps from which on the rate is low enough for weights to be near their best."""
 _SLACK = 1.3
 """How much longer than expected, or than the one before, a validation or a save may take."""
 
@@ -100,7 +103,7 @@ def fit(
     here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board, (at.step, at.seconds))
     at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
-        _keep_if_best(here, validate)
+        _keep_if_better(here, validate)
     _save(here)
     saved, reported = Stopwatch(), Stopwatch()
     here.agree()
@@ -120,7 +123,7 @@ def fit(
                 here.write(step=at.step, loss=loss, seconds=round(at.seconds, 2))
                 reported = Stopwatch()
             if not at.signal and (ending or at.step % here.plan.validate_every == 0):
-                bar.advance(0, mean_iou=_keep_if_best(here, validate))
+                bar.advance(0, mean_iou=_keep_if_better(here, validate))
             if ending or at.validated == at.step or saved.seconds > _SAVE_SECONDS:
                 _save(here)
                 saved = Stopwatch()
@@ -215,16 +218,22 @@ def _at_real_pace(here: _Training, bar: Tracker) -> None:
     bar.resize(here.plan.steps * plan.batch)
 
 
-def _keep_if_best(here: _Training, validate: Callable[[], Scores]) -> float | str:
-    """Validate, and save the weights if they are the best so far; returns the mean IoU to be shown."""
+def _keep_if_better(here: _Training, validate: Callable[[], Scores]) -> float | str:
+    """Validate, and save the weights if they are to be kept; returns the mean IoU to be shown.
+
+    Few held-out images praise by chance what has hardly learnt. So the first weights of the last third take the place
+    of all before, unless those are clearly better; in either part the best are kept.
+    """
     watch, at = Stopwatch(), here.at
     scores = validate()
-    mean = scores.mean_iou
-    here.write(step=at.step, validation_mean_iou=mean, seconds=round(at.seconds, 2))
-    at.validated = at.step
+    mean, images = scores.mean_iou, tuple(image.mean_iou for image in scores.images)
     reached = -1.0 if mean is None else mean
-    if reached >= at.best:
-        at.best, at.best_step = reached, at.step
+    first_late = at.best_step < _LATE * here.plan.steps <= at.step
+    kept = reached >= at.best or (first_late and not clearly_better(at.best_images, images))
+    here.write(step=at.step, validation_mean_iou=mean, kept=kept, seconds=round(at.seconds, 2))
+    at.validated = at.step
+    if kept:
+        at.best, at.best_step, at.best_images = reached, at.step, images
         if here.engine.ranks.first:
             write_tensors(here.run.model_file, here.engine.judged.state_dict(), step=at.step, mean_iou=reached)
             write_json(here.run.validation_file, to_dict(scores), format=FORMAT)

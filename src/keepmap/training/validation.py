@@ -5,6 +5,8 @@ Knows no optimiser and keeps nothing between calls.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -20,12 +22,24 @@ from keepmap.training.ranks import Ranks
 Item = TypeVar("Item")
 _SHOWN = 3
 """Held-out images that are drawn."""
+_FEWEST = 8
 
 
 def spread(held_out: Sequence[Item], count: int) -> Sequence[Item]:
     """`count` of the held-out images, by equal steps through all of them; 0, or as many as there are: all."""
     whole = len(held_out)
     return [held_out[i * whole // count] for i in range(count)] if 0 < count < whole else held_out
+
+
+def clearly_better(before: Sequence[float | None], now: Sequence[float | None]) -> bool:
+    """Whether the held-out images were scored better `before` than chance explains, by the mean IoU of each.
+
+    That is by two standard errors of the mean difference; fewer than eight images cannot say, nor can none `before`.
+    """
+    gains = [old - new for old, new in zip(before, now, strict=False) if old is not None and new is not None]
+    if len(gains) < _FEWEST:
+        return False
+    return statistics.fmean(gains) > 2 * statistics.stdev(gains) / math.sqrt(len(gains))
 
 
 def draw_held_out(

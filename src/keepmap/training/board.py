@@ -42,7 +42,7 @@ class Board:
         if self._writer is None:
             self._writer = self._open(str(self._folder), purge_step=step)
         for name, value in figures.items():
-            if name != "step" and isinstance(value, int | float):
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool):
                 self._writer.add_scalar(name, value, step)
         if _VALIDATION in figures:
             for name, picture in self._pictures():

@@ -180,6 +180,14 @@ def test_what_drawing_took_to_be_measured_is_off_the_time() -> None:
     assert plan.seconds is not None and plan.seconds <= 200 and plan.expected_seconds <= 200
 
 
+def test_replanning_believes_the_validation_that_was_measured() -> None:
+    plan = planned(seconds=300)
+    dear = replan(plan, step=10, seconds=9.0, pace=plan.step_seconds, validation=8.0)
+    cheap = replan(plan, step=10, seconds=9.0, pace=plan.step_seconds, validation=0.5)
+    assert (dear.validation_seconds, cheap.validation_seconds) == (8.0, 0.5)
+    assert dear.steps < cheap.steps
+
+
 def test_replanning_needs_a_time() -> None:
     with pytest.raises(ValueError, match="without a time"):
         replan(planned(TrainOptions(steps=5)), step=2, seconds=1.0, pace=0.5)

@@ -266,6 +266,44 @@ def test_steps_that_read_their_images_first_do_not_count_for_the_pace(run: RunFo
     assert at.seconds > 9.5
 
 
+@pytest.mark.parametrize("disturbed", [20, 40])
+def test_a_machine_that_was_busy_in_the_beginning_does_not_shorten_the_training(
+    run: RunFolder, clock: type[Noise], disturbed: int
+) -> None:
+    """Planned while a step took four times as long as soon after; the time is used up all the same."""
+
+    class Freed(clock):  # type: ignore[misc, valid-type]
+        def took(self, step: int) -> float:
+            return 0.08 if step < disturbed else 0.02
+
+    plan = replace(PLAN, steps=120, seconds=10.0, step_seconds=0.08, validation_seconds=0.0, learning_rate=1e-4)
+    plan = replace(plan, validate_every=12, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
+    at = fit(engine(), plan, Freed(), lambda: scores(0.5), run, Silent())
+    rows = json.loads(run.plan_file.read_text())
+    assert rows["step_seconds"]["value"] == pytest.approx(0.02, rel=0.01)
+    assert disturbed < rows["replanned_at"]["value"] < 2.2 * disturbed
+    assert 0.98 * rows["steps"]["value"] < at.step
+    assert 9.5 < at.seconds < 10.0
+
+
+def test_a_machine_that_is_busy_for_a_while_costs_that_while(run: RunFolder, clock: type[Noise]) -> None:
+    class Disturbed(clock):  # type: ignore[misc, valid-type]
+        def took(self, step: int) -> float:
+            return 0.08 if 100 <= step < 115 else 0.02
+
+    plan = replace(PLAN, steps=480, seconds=10.0, step_seconds=0.02, validation_seconds=0.0, learning_rate=1e-4)
+    plan = replace(plan, validate_every=48, because=dict.fromkeys(PLAN.__dataclass_fields__, "a reason"))
+    at = fit(engine(), plan, Disturbed(), lambda: scores(0.5), run, Silent())
+    assert at.step > 0.98 * json.loads(run.plan_file.read_text())["steps"]["value"]
+    assert at.step > 440
+
+
+def test_steps_that_fit_the_time_are_not_counted_anew(run: RunFolder, clock: type[Noise]) -> None:
+    plan = replace(PLAN, steps=97, seconds=2.0, step_seconds=0.02, validation_seconds=0.0, learning_rate=1e-4)
+    fit(engine(), plan, clock(), lambda: scores(0.5), run, Silent())
+    assert not run.plan_file.exists()
+
+
 def test_a_training_that_used_its_time_up_says_so_and_is_not_taken_up_again(
     run: RunFolder, clock: type[Noise], lines: Any
 ) -> None:

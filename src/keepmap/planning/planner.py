@@ -276,15 +276,16 @@ def _steps_in(seconds: float, cost: float, validation: float, every: int | None)
     return max(1, int((seconds - (count + 1) * validation) / cost)), count
 
 
-def replan(plan: Plan, *, step: int, seconds: float, pace: float) -> Plan:
+def replan(plan: Plan, *, step: int, seconds: float, pace: float, validation: float | None = None) -> Plan:
     """`plan` with as many steps as the time allows at the pace of the training itself. For plans with a time only.
 
-    step, seconds: where the training stands, before its first validation. pace: seconds that a step takes.
+    step, seconds: where the training stands. pace: seconds that a step takes; validation: that one took, if any was.
     Raises ValueError without a time.
     """
     if plan.seconds is None:
         raise ValueError("a plan without a time has its steps already")
-    validation = plan.validation_seconds * pace / plan.step_seconds
+    if validation is None:
+        validation = plan.validation_seconds * pace / plan.step_seconds
     every = plan.validate_every if plan.because.get("validate_every") == FIXED else None
     more, count = _steps_in(plan.seconds - seconds, pace, validation, every)
     reason = f"counted anew at step {step}, at {pace:.3f} s a step"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -36,8 +38,12 @@ _REPORT_SECONDS = 10.0
 _MOST_BAD_LOSSES = 10
 _RESERVE = 0.01
 """Share of the time that is kept back for the last validation at least."""
-_PACE_FROM, _PACE_TO, _PACE_STEPS = 0.04, 0.1, 3
-"""Shares of the time between which the pace is taken, and its fewest steps: the first steps read images and warm up."""
+_PACE_FROM, _PACE_STEPS = 0.2, 3
+"""Share of the time or of the steps after which the pace is believed, and its fewest steps."""
+_OFF = 0.05
+"""Share by which the steps that fit the time must differ from the planned ones to be counted anew."""
+_UNSTEADY = 0.25
+"""Share by which the pace of the last steps may differ from that of the later half, which else is not believed yet."""
 _LATE = 2 / 3
 """Share of the steps from which on the rate is low enough for weights to be near their best."""
 _SLACK = 1.3
@@ -48,7 +54,7 @@ _SLACK = 1.3
 class _Training:
     """What a step, a validation and a save need to know. spent: seconds before this process, whose are in `watch`.
 
-    paced: step and seconds from which on the pace is taken.
+    first: the step that this process began with; clock: the seconds after it and after each step since.
     history: what this process saw; told: the kinds of remarks that it gave rise to.
     """
 
@@ -60,7 +66,8 @@ class _Training:
     spent: float
     watch: Stopwatch
     board: Board | None = None
-    paced: tuple[int, float] = (0, 0.0)
+    first: int = 0
+    clock: list[float] = field(default_factory=list)
     history: History = field(default_factory=History)
     told: set[str] = field(default_factory=set)
 
@@ -100,7 +107,7 @@ def fit(
     of metrics.jsonl, too.
     """
     at = _begun(engine, run, plan, progress)
-    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board, (at.step, at.seconds))
+    here = _Training(engine, plan, run, at, progress, at.seconds, Stopwatch(), board, at.step, [at.seconds])
     at.threads = agreed_threads(at.threads, progress)
     if at.validated < at.step and (at.step == plan.steps or at.step % plan.validate_every == 0):
         _keep_if_better(here, validate)
@@ -201,21 +208,35 @@ def _out_of_time(here: _Training) -> bool:
 
 
 def _at_real_pace(here: _Training, bar: Tracker) -> None:
-    """Count the steps anew, once, when a tenth of the time has shown how long a step takes here."""
+    """Count the steps anew, once, when a fifth of the time has shown that they are not what fits into it.
+
+    The median of the later half of the steps: the first read their images, and a machine that was busy for a while, be
+    it when the plan was made, gets its pace back. As long as the plan holds, the one time is kept for later.
+    """
     plan, at = here.plan, here.at
-    if plan.seconds is None or plan.replanned_at or at.bad:
+    here.clock.append(at.seconds)
+    taken, begun = at.step - here.first, here.clock[0]
+    if plan.seconds is None or plan.replanned_at or at.bad or taken < _PACE_STEPS:
         return
-    if at.seconds < _PACE_FROM * plan.seconds and at.step < plan.steps // 2:
-        here.paced = at.step, at.seconds
-    steps, seconds = at.step - here.paced[0], at.seconds - here.paced[1]
-    if steps < _PACE_STEPS or (at.seconds < _PACE_TO * plan.seconds and at.step < plan.steps):
+    if max((at.seconds - begun) / plan.seconds, taken / plan.steps) < _PACE_FROM:
         return
-    here.plan = replan(plan, step=at.step, seconds=at.seconds, pace=seconds / steps)
+    pace, now = (_pace(here.clock[first:]) for first in (taken // 2, taken - max(_PACE_STEPS, taken // 10)))
+    if abs(now - pace) > _UNSTEADY * pace:
+        return
+    anew = replan(plan, step=at.step, seconds=at.seconds, pace=pace, validation=at.validation_seconds or None)
+    if abs(anew.steps - plan.steps) <= _OFF * plan.steps:
+        return
+    here.plan = anew
     if here.engine.ranks.first:
         write_json(here.run.plan_file, here.plan.rows(), format=FORMAT)
     _save(here)
     here.agree(at.signal)
     bar.resize(here.plan.steps * plan.batch)
+
+
+def _pace(clock: Sequence[float]) -> float:
+    """Seconds of a step, the median, from those after each."""
+    return statistics.median(after - before for before, after in pairwise(clock))
 
 
 def _keep_if_better(here: _Training, validate: Callable[[], Scores]) -> float | str:

@@ -51,6 +51,39 @@ def test_windows_in_any_order_make_the_image(
     assert os.listdir(path.parent) == [name]
 
 
+@pytest.mark.skipif(not Path("/proc/self/smaps").exists(), reason="the system does not tell what is resident")
+@pytest.mark.parametrize("name", ["m.tif", "m.npy"])
+def test_what_is_written_to_a_large_file_leaves_the_memory(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sinks, "_HELD", 1 << 20)
+    path, size, most = tmp_path / name, (6000, 5000), 0
+    if name == "m.npy":
+        opened: AbstractContextManager[sinks.LabelSink] = sinks.open_probabilities(path, (1, *size), np.uint8)
+    else:
+        opened = sinks.open_sink(path, size, np.uint8)
+    with opened as sink:
+        for top in range(0, size[0], 100):
+            part = np.full((1, 100, size[1]), top // 100 / 255 if name == "m.npy" else top // 100, np.float32)
+            sink.write((slice(top, top + 100), slice(0, size[1])), part if name == "m.npy" else part[0])
+            most = max(most, resident(".pixels"))
+    assert 0 < most < 4 << 20
+    stored = np.load(path)[0] if name == "m.npy" else tifffile.imread(path)
+    assert np.array_equal(stored, np.broadcast_to(np.repeat(np.arange(60), 100)[:, None], size))
+
+
+def resident(suffix: str) -> int:
+    """Bytes of mapped files whose names end so that this process holds resident."""
+    count, found = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        words = line.split()
+        if not words[0].endswith(":"):
+            found = words[-1].endswith(suffix)
+        elif found and words[0] == "Rss:":
+            count += int(words[1]) * 1024
+    return count
+
+
 def test_a_tiff_is_compressed_and_has_the_dtype(tmp_path: Path) -> None:
     with sinks.open_sink(tmp_path / "m.tif", (500, 600), np.uint16) as sink:
         sink.write((slice(0, 500), slice(0, 600)), np.full((500, 600), 300))

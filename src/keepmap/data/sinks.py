@@ -6,6 +6,7 @@ Does not know what the values mean, nor in which order the windows come.
 from __future__ import annotations
 
 import math
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from keepmap.protocols import Array, Geometry, Window
 _BIG = 2**32 - 2**25  # bytes of a file beyond which a TIFF has to be a BigTIFF
 _TILE = 256  # side of the tiles of a TIFF, in px
 _TILED = 2048  # a TIFF with a longer side is tiled
+_HELD = 32 << 20  # bytes written to a mapped file after which its pages leave the memory
 _LEVEL = 3  # of zlib: of label maps 1.4 times the bytes of 6, its default, in a third of the time
 
 
@@ -41,6 +43,7 @@ class LabelSink:
         self.path = path
         self._array: Array | None = array
         self._missing: int = array.shape[-2] * array.shape[-1] - written
+        self._held = 0
 
     def write(self, window: Window, labels: Array) -> None:
         """Put (h, w), or (K, h, w), at `window`; each pixel is to be written once."""
@@ -48,6 +51,10 @@ class LabelSink:
             raise OutputError(f"{self.path} is closed and takes no more pixels.")
         self._array[(..., *window)] = labels
         self._missing -= (window[0].stop - window[0].start) * (window[1].stop - window[1].start)
+        self._held += labels.size * self._array.itemsize
+        if self._held > _HELD:
+            _let_go(self._array)
+            self._held = 0
 
     @property
     def pixels(self) -> Array:
@@ -216,6 +223,13 @@ def _map(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], taken_up: boo
     return array
 
 
+def _let_go(array: Array) -> None:
+    """Take the pages of a mapped file out of the memory of this process: what is in them is the file's."""
+    file: Any = array.base
+    if isinstance(file, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        file.madvise(mmap.MADV_DONTNEED)
+
+
 @contextmanager
 def _whole_folder(path: Path) -> Iterator[Path]:
     """As `whole_file`, for a folder: one that is there already makes room when the new one is complete."""
@@ -249,20 +263,21 @@ def _encode_tiff(array: Array, path: Path, geometry: Geometry, nodata: float | N
     axes = "YXS" if coloured else "YX"
     colour: Literal["rgb", "minisblack"] = "rgb" if coloured else "minisblack"
     tifffile.imwrite(
-        path, _colour_tiles(array) if coloured and tiled else _shown(array), shape=shape, dtype=dtype,
+        path, _tiles(array) if tiled else _shown(array), shape=shape, dtype=dtype,
         photometric=colour, compression="zlib", compressionargs={"level": _LEVEL}, predictor=False,
         tile=(_TILE, _TILE) if tiled else None, bigtiff=math.prod(shape) * dtype.itemsize > _BIG,
         **tiff_options(geometry, nodata, ome_axes=axes if ome else None),
     )  # fmt: skip
 
 
-def _colour_tiles(values: Array) -> Iterator[npt.NDArray[np.uint8]]:
-    """The tiles (_TILE, _TILE, 3) of a colour-coded mask, row by row; black beyond its end."""
+def _tiles(values: Array) -> Iterator[Array]:
+    """The tiles of a mask, (_TILE, _TILE) or of colours (_TILE, _TILE, 3), row by row; 0 beyond its end."""
     for top in range(0, values.shape[0], _TILE):
         for left in range(0, values.shape[1], _TILE):
-            part = unpack_colours(values[top : top + _TILE, left : left + _TILE])
+            part = _shown(values[top : top + _TILE, left : left + _TILE])
             missing = [(0, _TILE - side) for side in part.shape[:2]]
-            yield np.pad(part, (*missing, (0, 0)))
+            yield np.pad(part, (*missing, *[(0, 0)] * (part.ndim - 2)))
+        _let_go(values)
 
 
 def _encode_zarr(array: Array, path: Path, geometry: Geometry, _: float | None) -> None:

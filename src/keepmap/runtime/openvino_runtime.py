@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
@@ -51,12 +52,16 @@ def open_openvino(path: Path, *, precision: str = "auto", threads: int | None = 
             do="copy both files again, or export the run again",
         ) from error  # fmt: skip
     manifest = manifest_from(text, path)
-    data = path.with_suffix(".bin")
-    manifest.require_payload(file_sha256(data), data)
     chosen = resolve_precision(precision, "cpu")
     if chosen == "bfloat16" and not has_bfloat16("cpu"):
         raise OptionError("This CPU has no bfloat16.", found="--precision bfloat16", expected="auto or float32")
-    return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
+    data = path.with_suffix(".bin")
+    with ThreadPoolExecutor(1, "keepmap-hash") as thread:
+        digest = thread.submit(file_sha256, data)
+        try:
+            return _runtime(core, model, manifest, chosen, threads or thread_count(), release)
+        finally:  # what cannot be compiled because it was changed is told to have been changed
+            manifest.require_payload(digest.result(), data)
 
 
 @cache

@@ -47,11 +47,15 @@ def _probabilities(logits: Tensor) -> Tensor:
 
 
 def _labels(logits: Tensor) -> Tensor:
-    """The class of the highest logit, (N, h, w) on the CPU, in bands of rows on the device.
+    """The class of the highest logit, (N, h, w) on the CPU, in bands of rows on the device; NaN is the highest.
 
-    Torch's `max` finds it in a forty-eighth of the time of its `argmax` where a class's values lie side by side.
+    Torch's `max` finds it in a forty-eighth of the time of its `argmax` where a class's values lie side by side, and
+    of two classes a comparison in less still.
     """
     count, classes, height, width = logits.shape
+    if classes == 2:
+        first, second = logits.unbind(1)
+        return ((second <= first).logical_not_() & ~first.isnan()).to(torch.uint8).cpu()
     dtype = torch.uint8 if classes <= 256 else torch.int16
     labels = torch.empty((count, height, width), dtype=dtype, device=logits.device)
     band = max(1, _ARGMAX_BYTES // (8 * count * width))
